@@ -1,0 +1,29 @@
+// Package store is the one place where Sealdesk's state lives: etcd, embedded in
+// the process by default, an external cluster by configuration. The same code,
+// transactions and watches serve both.
+//
+// # Promises
+//
+//   - Update runs a function in a serialisable transaction: what it read still
+//     holds at the moment its writes become visible, or it is run again. When
+//     Update returns nil the writes are on stable storage (etcd's write-ahead
+//     log is synced) and visible to every later View and Update on this node.
+//   - View reads one consistent snapshot from memory and never waits for etcd.
+//     Another node's write is visible once its watch event has arrived.
+//   - Records are shared and immutable. Get and Scan return pointers that
+//     nobody may write through; change a record by putting a new one
+//     (Table.Edit hands out a private copy).
+//
+// # Format
+//
+// A record is one etcd key:
+//
+//	/sealdesk/<table>/<key>  →  +---------+----------------------+
+//	                            | version | JSON of the Go record |
+//	                            | 1 byte  | UTF-8                 |
+//	                            +---------+----------------------+
+//
+// version is the table's version at the time of writing; a table that has moved
+// on upgrades older records as it reads them. Tables are declared, and read, in
+// one service only.
+package store
