@@ -1,5 +1,3 @@
-// Package audit is the record of every call: what a CloudTrail record holds, how
-// it becomes durable before the reply, and the chained log that shows tampering.
 package audit
 
 import (
