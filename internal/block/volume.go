@@ -672,3 +672,46 @@ func (v *Volume) release() {
 	}
 	v.unlock()
 }
+
+// Err says why the volume stopped, or nil.
+func (v *Volume) Err() error {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.failed
+}
+
+// Destroy removes the volume in dir: the manifests first, without which the rest is
+// noise, then everything else and the directory. Without a volume there it does nothing.
+// Destroying the wrapped key, which makes copies unreadable too, is up to its owner.
+func Destroy(dir string) error {
+	fs := DirFS(dir)
+	names, err := fs.List()
+	if isNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("destroy volume: %w", err)
+	}
+	for _, n := range names {
+		if _, seg := parseSegName(n); !seg && n != lockName && n != spareName && n != manifestNames[0] && n != manifestNames[1] {
+			return fmt.Errorf("destroy volume: %s holds %q, which is no part of a volume", dir, n)
+		}
+	}
+	unlock, err := fs.Lock()
+	if err != nil {
+		return fmt.Errorf("destroy volume: %w", err)
+	}
+	defer unlock()
+	for _, n := range manifestNames {
+		if err := fs.Remove(n); err != nil && !isNotExist(err) {
+			return fmt.Errorf("destroy volume: %w", err)
+		}
+	}
+	if err := fs.SyncDir(); err != nil {
+		return fmt.Errorf("destroy volume: %w", err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("destroy volume: %w", err)
+	}
+	return nil
+}
