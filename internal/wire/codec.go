@@ -221,3 +221,20 @@ func (o *OperationModel) encodeStream(w http.ResponseWriter, sp *structPlan, p u
 	}
 	return nil
 }
+
+// AppendInput appends the JSON body of a request to b: the client's side of Decode,
+// for JSON and RESTJSON.
+func (o *OperationModel) AppendInput(b []byte, in any) ([]byte, error) {
+	t, p, err := structAddr(in)
+	if err != nil {
+		return b, err
+	}
+	sp, err := o.inputPlan(t)
+	if err != nil {
+		return b, err
+	}
+	if o.Service.Protocol != JSON && o.Service.Protocol != RESTJSON {
+		return b, fmt.Errorf("wire: requests in %v are not encoded here", o.Service.Protocol)
+	}
+	return appendJSON(b, sp, p), nil
+}

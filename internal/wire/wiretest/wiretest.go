@@ -150,7 +150,7 @@ func Calls(client any) []Call {
 	for i := range rv.NumMethod() {
 		name, m := rv.Type().Method(i).Name, rv.Method(i)
 		mt := m.Type()
-		if mt.NumIn() != 3 || mt.NumOut() != 2 || mt.In(0) != ctx || mt.In(1).Kind() != reflect.Pointer ||
+		if mt.NumIn() < 2 || mt.NumIn() > 3 || mt.NumOut() != 2 || mt.In(0) != ctx || mt.In(1).Kind() != reflect.Pointer ||
 			mt.In(1).Elem().Name() != name+"Input" {
 			continue
 		}
