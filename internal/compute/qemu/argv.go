@@ -1,0 +1,89 @@
+package qemu
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/sealdesk/sealdesk/internal/compute"
+)
+
+// seedFD is the descriptor on which QEMU finds the seed.
+const seedFD = 3
+
+// Accelerators.
+const (
+	accelTCG = "tcg"
+	accelKVM = "kvm"
+)
+
+// nbdName is the symbolic link in the runtime directory to a disk's socket.
+func nbdName(r compute.DiskRole) string { return string(r) + ".nbd" }
+
+// macAddress is the same for the same machine, in the locally administered range QEMU uses.
+func macAddress(id string) string {
+	h := sha256.Sum256([]byte("sealdesk mac " + id))
+	return fmt.Sprintf("52:54:00:%02x:%02x:%02x", h[0], h[1], h[2])
+}
+
+// guestName is the value of -name by which a process is recognised.
+func guestName(id string) string { return "guest=sealdesk-" + id }
+
+// arguments are QEMU's (QEMU system emulation user documentation, "Invocation") for a valid spec. All paths are relative to the runtime directory; the
+// seed is read from descriptor seedFD. Everything that differs between machines comes from values that Spec.Validate has checked, so that no comma
+// in a value can become an option of its own.
+func arguments(s compute.Spec, accel string, reconnect time.Duration) []string {
+	a := []string{
+		"-name", guestName(s.ID),
+		"-nodefaults", "-no-user-config",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-machine", "q35,dump-guest-core=off,vmport=off,hpet=off",
+		"-action", "panic=pause,reboot=reset,shutdown=poweroff",
+		"-display", "none",
+		"-rtc", "base=utc,driftfix=slew",
+		"-m", strconv.Itoa(s.MemoryMiB),
+		"-smp", strconv.Itoa(s.VCPUs),
+		"-pidfile", "qemu.pid",
+		"-msg", "timestamp=on",
+	}
+	if accel == accelKVM {
+		a = append(a, "-accel", "kvm", "-cpu", "host")
+	} else {
+		a = append(a, "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max")
+	}
+	a = append(a,
+		"-chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
+		"-chardev", "file,id=serial,path=serial.log,append=on", "-serial", "chardev:serial",
+		"-vnc", "unix:vnc.sock",
+		"-device", fmt.Sprintf("VGA,vgamem_mb=32,edid=on,xres=%d,yres=%d", s.Display.Width, s.Display.Height),
+		"-device", "virtio-keyboard-pci", "-device", "virtio-tablet-pci",
+		"-device", "pvpanic-pci",
+		"-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
+		"-device", "virtio-serial-pci",
+		"-chardev", "socket,id=agent,path=agent.sock,server=on,wait=off", "-device", "virtserialport,chardev=agent,name=org.sealdesk.agent.0",
+		"-fw_cfg", fmt.Sprintf("name=opt/org.sealdesk/seed,file=/proc/self/fd/%d", seedFD),
+	)
+	if s.Network.Bridge != "" {
+		a = append(a, "-netdev", "bridge,id=net,br="+s.Network.Bridge)
+	} else {
+		a = append(a, "-netdev", "user,id=net,restrict=on")
+	}
+	a = append(a, "-device", "virtio-net-pci,netdev=net,romfile=,mac="+macAddress(s.ID))
+	for _, d := range s.Disks {
+		node, _ := json.Marshal(map[string]any{ // strings, numbers and booleans always encode
+			"driver": "nbd", "node-name": string(d.Role), "export": d.Export, "read-only": d.ReadOnly,
+			"server":          map[string]string{"type": "unix", "path": nbdName(d.Role)},
+			"reconnect-delay": int(reconnect / time.Second),
+			"discard":         "unmap", "detect-zeroes": "unmap",
+		})
+		dev := "virtio-blk-pci,drive=" + string(d.Role) + ",serial=" + string(d.Role) +
+			",werror=stop,rerror=stop,discard=on,write-zeroes=on,physical_block_size=4096"
+		if d.Role == compute.RoleRoot {
+			dev += ",bootindex=1"
+		}
+		a = append(a, "-blockdev", string(node), "-device", dev)
+	}
+	return a
+}
