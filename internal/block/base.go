@@ -168,6 +168,11 @@ func (v *Volume) baseCovers(lba uint64) bool {
 	return v.base != nil && lba >= v.base.info.hydrated && int64(lba)*BlockSize < v.base.info.size
 }
 
+// baseOverlaps says whether baseCovers holds for any block in [from, to). Caller holds v.mu.
+func (v *Volume) baseOverlaps(from, to uint64) bool {
+	return v.base != nil && to > v.base.info.hydrated && int64(from)*BlockSize < v.base.info.size
+}
+
 // read reads one block of the image.
 func (b *baseState) read(v *Volume, dst []byte, lba uint64) error {
 	b.mu.Lock()

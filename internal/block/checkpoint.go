@@ -28,7 +28,7 @@ func (v *Volume) reserveSide(n int, urgent bool) ([]sideRun, error) {
 	h := v.side
 	var fresh []*segment
 	for n > 0 {
-		if h.seg == nil || h.slot+2 > v.segSlots {
+		if h.seg == nil || h.slot+2 > h.seg.slots {
 			s := &segment{id: v.nextSeg, kind: groupSide}
 			if err := v.createSegment(s, urgent); err != nil {
 				for _, s := range fresh {
@@ -41,7 +41,7 @@ func (v *Volume) reserveSide(n int, urgent bool) ([]sideRun, error) {
 			fresh = append(fresh, s)
 			h = sideHead{seg: s}
 		}
-		k := min(uint32(n), groupBlocks, v.segSlots-h.slot-1)
+		k := min(uint32(n), groupBlocks, h.seg.slots-h.slot-1)
 		runs = append(runs, sideRun{seg: h.seg, slot: h.slot, blocks: k})
 		h.slot += 1 + k
 		n -= int(k)
@@ -103,6 +103,15 @@ func (v *Volume) checkpoint(flags uint16) error {
 	v.ckptMu.Lock()
 	defer v.ckptMu.Unlock()
 	return v.checkpointLocked(flags)
+}
+
+// Checkpoint writes the map and a new manifest now, which moves the anchor and frees
+// dead segments. The volume does so by itself; callers that want a fresh anchor may ask.
+func (v *Volume) Checkpoint() error {
+	if v.opt.ReadOnly {
+		return fmt.Errorf("volume %s: %w", v.id, ErrReadOnly)
+	}
+	return v.checkpoint(0)
 }
 
 func (v *Volume) checkpointLocked(flags uint16) error {

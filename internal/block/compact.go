@@ -9,8 +9,13 @@ import (
 // the ciphertext it is: place is no part of what a block is bound to. A checkpoint
 // then makes the new places durable and removes the old segments.
 
-// compactSlack is dead space that is never worth moving anything for.
-const compactSlack = 16 // segments
+// compactSlack (in slots) is dead space that is never worth moving anything for.
+func (v *Volume) compactSlack() int64 {
+	return min(16*int64(v.segSlots), v.Size()/BlockSize/4)
+}
+
+// Compact does now what the background would do over time.
+func (v *Volume) Compact() { v.compact() }
 
 // compact works until dead space is at most half of what is alive, or the volume stops.
 func (v *Volume) compact() {
@@ -70,7 +75,7 @@ func (v *Volume) victim() *segment {
 			best = s
 		}
 	}
-	if best == nil || used-live <= live/2+compactSlack*int64(v.segSlots) || best.live*10 > int64(best.used)*9 {
+	if best == nil || used-live <= live/2+v.compactSlack() || best.live*10 > int64(best.used)*9 {
 		return nil
 	}
 	return best

@@ -40,7 +40,7 @@ func (v *Volume) room(withBlock bool) error {
 	}
 	if len(h.entries) > 0 {
 		full := len(h.entries) == groupBlocks
-		if withBlock && h.slot+1+h.nblocks >= v.segSlots {
+		if withBlock && h.slot+1+h.nblocks >= h.seg.slots {
 			full = true
 		}
 		if !full {
@@ -50,7 +50,7 @@ func (v *Volume) room(withBlock bool) error {
 			return err
 		}
 	}
-	if h.seg != nil && h.slot+need <= v.segSlots {
+	if h.seg != nil && h.slot+need <= h.seg.slots {
 		return nil
 	}
 	if v.dataCtr >= v.opt.epochBlocks+1<<20 {
@@ -81,12 +81,16 @@ func (v *Volume) createSegment(s *segment, urgent bool) error {
 	if !v.spare {
 		v.spare = v.files.makeSpare(size)
 	}
+	s.slots = v.segSlots
 	err := v.files.create(s, size)
-	if err != nil && urgent && v.spare && errors.Is(err, ErrNoSpace) {
-		v.spare = false
-		if err2 := v.fs.Remove(spareName); err2 == nil {
-			err = v.files.create(s, size)
+	if err != nil && urgent && errors.Is(err, ErrNoSpace) {
+		// little will do; what is left of the spare then serves the next such caller,
+		// because ordinary writes want a whole segment
+		if v.spare && v.fs.Remove(spareName) == nil {
+			v.spare = false
 		}
+		s.slots = min(v.segSlots, urgentSlots)
+		err = v.files.create(s, int64(s.slots)*BlockSize)
 	}
 	if err != nil {
 		return err
@@ -94,6 +98,9 @@ func (v *Volume) createSegment(s *segment, urgent bool) error {
 	v.dirDirt = true
 	return nil
 }
+
+// urgentSlots is what is reserved for a segment that gives space back on a full disk.
+const urgentSlots = 64
 
 func (v *Volume) markSegDirty(s *segment) {
 	if !s.dirty {
@@ -464,14 +471,13 @@ func (v *Volume) wake() {
 }
 
 func (v *Volume) startBackground() {
+	if v.opt.CheckpointInterval < 0 {
+		return
+	}
 	v.bg.Add(1)
 	go func() {
 		defer v.bg.Done()
-		tick := v.opt.CheckpointInterval
-		if tick <= 0 {
-			tick = 1 << 62
-		}
-		t := time.NewTicker(tick)
+		t := time.NewTicker(v.opt.CheckpointInterval)
 		defer t.Stop()
 		for {
 			timed := false

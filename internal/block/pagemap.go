@@ -171,7 +171,7 @@ func (v *Volume) addLive(e *entry, d int64) {
 func (v *Volume) clearRange(from, to uint64) error {
 	for lba := from; lba < to; {
 		end := min((lba|(fanOut-1))+1, to)
-		if v.baseCovers(end - 1) {
+		if v.baseOverlaps(lba, end) {
 			n, err := v.leaf(lba, true)
 			if err != nil {
 				return err

@@ -262,7 +262,10 @@ func (v *Volume) removeOrphans() error {
 			}
 		}
 	}
-	_ = v.fs.Remove(spareName)
+	if f, err := v.fs.Open(spareName, false); err == nil {
+		f.Close()
+		v.spare = true
+	}
 	for id := range v.segs {
 		v.nextSeg = max(v.nextSeg, id+1)
 	}

@@ -13,6 +13,7 @@ type segment struct {
 	kind   uint8
 	live   int64  // slots that the map reaches
 	used   uint32 // slots written (or, for side segments, reserved)
+	slots  uint32 // reserved for it, while it is written
 	sealed bool   // nothing will be appended any more
 	dirty  bool   // written since the last sync: in Volume.dirtyList
 	keep   bool   // not to be compacted: damaged

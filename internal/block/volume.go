@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +37,7 @@ type Options struct {
 	// CheckpointBytes of log, or CheckpointInterval with anything new, lead to a checkpoint.
 	// They bound replay after a crash, and what a cut tail can lose unnoticed.
 	CheckpointBytes    int64         // default 512 MiB
-	CheckpointInterval time.Duration // default 30 s; negative: never by time
+	CheckpointInterval time.Duration // default 30 s; negative: nothing in the background at all (tests)
 	// MapCachePages bounds the map pages (4 KiB, one for 512 KiB of volume) kept in memory while clean.
 	MapCachePages int // default 16384 (64 MiB, maps 8 GiB)
 	// MaxOpenSegments bounds open segment files.
@@ -230,8 +231,10 @@ func Create(dir string, opt Options) (Anchor, error) {
 	if opt.Key.Len() < minKeyLen {
 		return Anchor{}, fmt.Errorf("create volume %s: data key has %d bytes, want at least %d", opt.VolumeID, opt.Key.Len(), minKeyLen)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return Anchor{}, fmt.Errorf("create volume %s: %w", opt.VolumeID, err)
+	if dir != "" {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return Anchor{}, fmt.Errorf("create volume %s: %w", opt.VolumeID, err)
+		}
 	}
 	unlock, err := opt.FS.Lock()
 	if err != nil {
@@ -261,6 +264,11 @@ func Create(dir string, opt Options) (Anchor, error) {
 	a, err := writeManifest(opt.FS, m, opt.Key)
 	if err != nil {
 		return Anchor{}, fmt.Errorf("create volume %s: %w", opt.VolumeID, err)
+	}
+	if dir != "" {
+		if err := DirFS(filepath.Dir(dir)).SyncDir(); err != nil {
+			return Anchor{}, fmt.Errorf("create volume %s: sync parent directory: %w", opt.VolumeID, err)
+		}
 	}
 	return a, nil
 }
