@@ -3,7 +3,6 @@ package wire
 import (
 	"embed"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,7 +51,7 @@ type shape struct {
 
 	minN, maxN float64
 	patternOne sync.Once
-	compiled   *regexp.Regexp // nil when RE2 cannot express the pattern
+	match      func(string) bool // of the pattern
 }
 
 type member struct {
@@ -190,39 +189,6 @@ func shapeName(s string) string {
 // constrained tells whether the shape restricts values.
 func (sh *shape) constrained() bool {
 	return sh != nil && (sh.min != "" || sh.max != "" || sh.enum != "" || sh.pattern != "")
-}
-
-// expression returns the pattern as a Go expression that must match the whole
-// value, or nil when RE2 cannot express it.
-func (sh *shape) expression() *regexp.Regexp {
-	sh.patternOne.Do(func() { sh.compiled, _ = compilePattern(sh.pattern) })
-	return sh.compiled
-}
-
-var (
-	reUnicode = regexp.MustCompile(`\\u([0-9A-Fa-f]{4})`)
-	reRepeat  = regexp.MustCompile(`\{(\d+)(,?)(\d*)\}`)
-)
-
-// compilePattern turns a Java expression of a model into RE2: \uXXXX escapes
-// become \x{XXXX}, the surrogate range becomes the supplementary planes, and
-// repetition above RE2's limit of 1000 is left open (the length constraint of
-// the shape bounds it).
-func compilePattern(p string) (*regexp.Regexp, error) {
-	p = strings.NewReplacer(`\t`, "\t", `\n`, "\n", `\r`, "\r").Replace(p)
-	p = strings.ReplaceAll(p, `\uD800\uDC00-\uDBFF\uDFFF`, `\x{10000}-\x{10FFFF}`)
-	p = strings.ReplaceAll(p, `\ud800\udc00-\udbff\udfff`, `\x{10000}-\x{10FFFF}`)
-	p = reUnicode.ReplaceAllString(p, `\x{$1}`)
-	p = reRepeat.ReplaceAllStringFunc(p, func(r string) string {
-		s := reRepeat.FindStringSubmatch(r)
-		lo, _ := strconv.Atoi(s[1])
-		hi, _ := strconv.Atoi(s[3])
-		if lo <= 1000 && hi <= 1000 {
-			return r
-		}
-		return "{" + strconv.Itoa(min(lo, 1000)) + ",}"
-	})
-	return regexp.Compile(`(?s)\A(?:` + p + `)\z`)
 }
 
 func upperFirst(s string) string {

@@ -248,7 +248,7 @@ func violated(v *value, sh *shape, p unsafe.Pointer, ec2 bool) string {
 			}
 		}
 		if sh.pattern != "" {
-			if re := sh.expression(); re != nil && !re.MatchString(s) {
+			if !sh.matches(s) {
 				return "Member must satisfy regular expression pattern: " + sh.pattern
 			}
 		}
