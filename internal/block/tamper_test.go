@@ -205,7 +205,7 @@ func TestFlippedBitsInLog(t *testing.T) {
 
 func TestMovedAndReplaced(t *testing.T) {
 	a, anchor := tamperVolume(t, "vol-t", 1000, true)
-	twin, twinAnchor := tamperVolume(t, "vol-t", 2000, true)      // same ID, same key, other data
+	twin, twinAnchor := tamperVolume(t, "vol-t", 2000, true)       // same ID, same key, other data
 	other, otherAnchor := tamperVolume(t, "vol-other", 3000, true) // same key
 	names := segNames(a)
 	swapSlots := func(fs *blocktest.MemFS, n1 string, s1 int, n2 string, s2 int) {

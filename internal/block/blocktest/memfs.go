@@ -190,9 +190,11 @@ func crashed(i *inode, r *rand.Rand) []byte {
 			continue
 		}
 		torn := keep == 4 || (keep == 2 && k == cut)
+		// a torn write keeps any sectors, the first ones, or all but one
+		how, mark := r.IntN(3), r.IntN(len(w.data)/Sector+1)
 		for at := 0; at < len(w.data); {
 			n := min(Sector-int((w.off+int64(at))%Sector), len(w.data)-at)
-			if !torn || r.IntN(2) == 0 {
+			if !torn || (how == 0 && r.IntN(2) == 0) || (how == 1 && at/Sector < mark) || (how == 2 && at/Sector != mark) {
 				end := w.off + int64(at+n)
 				if int64(len(b)) < end {
 					b = resize(b, end)
