@@ -35,6 +35,9 @@ type Principal struct {
 	// RoleARN, RoleName and SessionName are set for assumed roles.
 	RoleARN, RoleName, SessionName string
 	AccessKeyID                    string
+	// IssuerARN, IssuerID and IssuerName are the user (or root) who asked for a
+	// federated user's session.
+	IssuerARN, IssuerID, IssuerName string
 	// Service is a service's name ("workspaces") for type AWSService.
 	Service string
 
@@ -74,6 +77,12 @@ func (p *Principal) UserIdentity() audit.UserIdentity {
 				}
 			}
 			u.SessionContext.SessionIssuer = &audit.SessionIssuer{Type: "Role", PrincipalID: id, ARN: p.RoleARN, AccountID: p.Account, UserName: p.RoleName}
+		}
+		if p.Type == FederatedUser {
+			u.SessionContext.SessionIssuer = &audit.SessionIssuer{Type: "IAMUser", PrincipalID: p.IssuerID, ARN: p.IssuerARN, AccountID: p.Account, UserName: p.IssuerName}
+			if p.IssuerID == p.Account {
+				u.SessionContext.SessionIssuer.Type = "Root"
+			}
 		}
 	}
 	return u
