@@ -1,0 +1,346 @@
+package kms
+
+import (
+	"hash/maphash"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/tidwall/btree"
+
+	"github.com/sealdesk/sealdesk/internal/api"
+	"github.com/sealdesk/sealdesk/internal/store"
+)
+
+// grantIndex finds, among any number of grants on a key, those that can allow a
+// call, without looking at the others. It is kept in memory from the grants
+// table, and only proposes: what it names is read again in the transaction.
+//
+// Grants of one grantee on one key fall into few shapes: a shape is the grant's
+// operations and the names of its constraint's pairs. A call with an encryption
+// context can match a grant of a shape only with the values the context has for
+// those names, so one look-up a shape finds it: with 50,000 volumes' grants to
+// ec2 on one key, a Decrypt makes one look-up.
+type grantIndex struct {
+	mu       sync.RWMutex
+	seed     maphash.Seed
+	keys     map[string]*keyGrants         // by key path
+	retirers map[string]*btree.Set[string] // retiring principal → grant paths
+}
+
+type keyGrants struct {
+	count    int
+	grantees map[string]*granteeGrants
+}
+
+type granteeGrants struct {
+	count  int
+	shapes []*shape
+}
+
+type shape struct {
+	operations []string
+	exact      bool     // EncryptionContextEquals
+	sourced    bool     // SourceArn
+	names      []string // sorted names of the constraint's pairs
+	count      int
+	one        map[uint64]string   // hash of the pairs' values → grant path
+	more       map[uint64][]string // further grants of the same hash
+}
+
+func newGrantIndex() *grantIndex {
+	return &grantIndex{seed: maphash.MakeSeed(), keys: map[string]*keyGrants{}, retirers: map[string]*btree.Set[string]{}}
+}
+
+// keyPathOf cuts the grant ID off a grant's path.
+func keyPathOf(grantPath string) string { return grantPath[:strings.LastIndexByte(grantPath, '/')] }
+
+func (ix *grantIndex) changed(p string, old, new *Grant) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	if old != nil {
+		ix.remove(p, old)
+	}
+	if new != nil {
+		ix.add(p, new)
+	}
+}
+
+func (g *Grant) constraint() (pairs map[string]string, exact bool) {
+	if len(g.Equals) > 0 {
+		return g.Equals, true
+	}
+	return g.Subset, false
+}
+
+func sortedNames(m map[string]string) []string {
+	if len(m) == 0 {
+		return nil
+	}
+	names := make([]string, 0, len(m))
+	for n := range m {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}
+
+func equalStrings(a, b []string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func (sh *shape) is(g *Grant, names []string, exact bool) bool {
+	return sh.exact == exact && sh.sourced == (g.SourceARN != "") && equalStrings(sh.names, names) && equalStrings(sh.operations, g.Operations)
+}
+
+// hash of the values that pairs has for names; ok is false when one is missing.
+func (ix *grantIndex) hash(names []string, pairs map[string]string) (h uint64, ok bool) {
+	var m maphash.Hash
+	m.SetSeed(ix.seed)
+	for _, n := range names {
+		v, ok := pairs[n]
+		if !ok {
+			return 0, false
+		}
+		_, _ = m.WriteString(v)
+		_ = m.WriteByte(0)
+	}
+	return m.Sum64(), true
+}
+
+func (ix *grantIndex) add(p string, g *Grant) {
+	kp := keyPathOf(p)
+	kg := ix.keys[kp]
+	if kg == nil {
+		kg = &keyGrants{grantees: map[string]*granteeGrants{}}
+		ix.keys[kp] = kg
+	}
+	kg.count++
+	gg := kg.grantees[g.Grantee]
+	if gg == nil {
+		gg = &granteeGrants{}
+		kg.grantees[g.Grantee] = gg
+	}
+	gg.count++
+	pairs, exact := g.constraint()
+	names := sortedNames(pairs)
+	var sh *shape
+	for _, x := range gg.shapes {
+		if x.is(g, names, exact) {
+			sh = x
+			break
+		}
+	}
+	if sh == nil {
+		sh = &shape{operations: g.Operations, exact: exact, sourced: g.SourceARN != "", names: names, one: map[uint64]string{}}
+		gg.shapes = append(gg.shapes, sh)
+	}
+	sh.count++
+	h, _ := ix.hash(names, pairs)
+	if _, taken := sh.one[h]; taken {
+		if sh.more == nil {
+			sh.more = map[uint64][]string{}
+		}
+		sh.more[h] = append(sh.more[h], p)
+	} else {
+		sh.one[h] = p
+	}
+	if g.Retiring != "" {
+		set := ix.retirers[g.Retiring]
+		if set == nil {
+			set = new(btree.Set[string])
+			ix.retirers[g.Retiring] = set
+		}
+		set.Insert(p)
+	}
+}
+
+func (ix *grantIndex) remove(p string, g *Grant) {
+	kp := keyPathOf(p)
+	kg := ix.keys[kp]
+	if kg == nil {
+		return
+	}
+	if set := ix.retirers[g.Retiring]; set != nil {
+		set.Delete(p)
+		if set.Len() == 0 {
+			delete(ix.retirers, g.Retiring)
+		}
+	}
+	gg := kg.grantees[g.Grantee]
+	if gg == nil {
+		return
+	}
+	pairs, exact := g.constraint()
+	names := sortedNames(pairs)
+	for i, sh := range gg.shapes {
+		if !sh.is(g, names, exact) {
+			continue
+		}
+		h, _ := ix.hash(names, pairs)
+		rest := sh.more[h]
+		switch {
+		case sh.one[h] == p && len(rest) > 0:
+			sh.one[h] = rest[len(rest)-1]
+			rest = rest[:len(rest)-1]
+		case sh.one[h] == p:
+			delete(sh.one, h)
+		default:
+			for j := range rest {
+				if rest[j] == p {
+					rest[j] = rest[len(rest)-1]
+					rest = rest[:len(rest)-1]
+					break
+				}
+			}
+		}
+		if len(rest) > 0 {
+			sh.more[h] = rest
+		} else {
+			delete(sh.more, h)
+		}
+		if sh.count--; sh.count == 0 {
+			gg.shapes = append(gg.shapes[:i], gg.shapes[i+1:]...)
+		}
+		break
+	}
+	if gg.count--; gg.count == 0 {
+		delete(kg.grantees, g.Grantee)
+	}
+	if kg.count--; kg.count == 0 {
+		delete(ix.keys, kp)
+	}
+}
+
+// on is the number of grants on a key.
+func (ix *grantIndex) on(keyPath string) int {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	if kg := ix.keys[keyPath]; kg != nil {
+		return kg.count
+	}
+	return 0
+}
+
+// candidates lists grants of the grantee on the key that allow the operation and
+// whose constraint could be met by context. With any, constraints do not count.
+func (ix *grantIndex) candidates(keyPath, grantee, operation string, context map[string]string, any bool, out []string) []string {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	kg := ix.keys[keyPath]
+	if kg == nil {
+		return out
+	}
+	gg := kg.grantees[grantee]
+	if gg == nil {
+		return out
+	}
+	for _, sh := range gg.shapes {
+		if !contains(sh.operations, operation) {
+			continue
+		}
+		if any {
+			n := 0
+			for _, p := range sh.one {
+				out = append(out, p)
+				if n++; n == 16 && !sh.sourced { // enough: one that still stands is all that is looked for
+					break
+				}
+			}
+			continue
+		}
+		if sh.exact && len(sh.names) != len(context) {
+			continue
+		}
+		h, ok := ix.hash(sh.names, context)
+		if !ok {
+			continue
+		}
+		if p, ok := sh.one[h]; ok {
+			out = append(append(out, p), sh.more[h]...)
+		}
+	}
+	return out
+}
+
+// retirable lists up to limit paths of grants in a Region that principal may
+// retire, greater than after.
+func (ix *grantIndex) retirable(principal, region, after string, limit int) []string {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	set := ix.retirers[principal]
+	if set == nil {
+		return nil
+	}
+	var out []string
+	set.Ascend(after, func(p string) bool {
+		if _, r, _ := splitPath(p); p > after && r == region {
+			out = append(out, p)
+		}
+		return len(out) < limit
+	})
+	return out
+}
+
+// grantees are the names under which a caller holds grants.
+func grantees(p *api.Principal, region string) []string {
+	switch p.Type {
+	case api.AWSService:
+		return []string{p.ARN, p.Service + ".amazonaws.com"}
+	case api.AssumedRole:
+		return []string{p.ARN, p.RoleARN}
+	default:
+		return []string{p.ARN}
+	}
+}
+
+// noContext are the grant operations on which encryption context constraints
+// have no bearing. Source: KMS API reference, GrantConstraints.
+var noContext = map[string]bool{"DescribeKey": true, "RetireGrant": true, "GetPublicKey": true}
+
+// matchGrant finds a grant that allows the caller the operation on the key with
+// this encryption context.
+func (s *Service) matchGrant(tx *store.Tx, c *api.Call, k *Key, operation string, context map[string]string) *Grant {
+	kp := k.path()
+	any := noContext[operation]
+	var few [4]string
+	for _, grantee := range grantees(&c.Principal, c.Region) {
+		for _, p := range s.index.candidates(kp, grantee, operation, context, any, few[:0]) {
+			g := s.grants.Get(tx, p)
+			if g == nil || g.Grantee != grantee || !contains(g.Operations, operation) {
+				continue
+			}
+			if !any && !g.contextAllows(context) {
+				continue
+			}
+			if g.SourceARN != "" && operation != "RetireGrant" && g.SourceARN != c.SourceARN {
+				continue
+			}
+			return g
+		}
+	}
+	return nil
+}
+
+// contextAllows tells whether the grant's constraint admits an encryption context.
+func (g *Grant) contextAllows(context map[string]string) bool {
+	if len(g.Equals) > 0 && len(g.Equals) != len(context) {
+		return false
+	}
+	for _, m := range []map[string]string{g.Equals, g.Subset} {
+		for name, want := range m {
+			if got, ok := context[name]; !ok || got != want {
+				return false
+			}
+		}
+	}
+	return true
+}

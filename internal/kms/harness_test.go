@@ -1,0 +1,183 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/smithy-go"
+
+	"github.com/sealdesk/sealdesk/internal/api"
+	"github.com/sealdesk/sealdesk/internal/audit"
+	"github.com/sealdesk/sealdesk/internal/clock"
+	"github.com/sealdesk/sealdesk/internal/ids"
+	"github.com/sealdesk/sealdesk/internal/kms/keyring"
+	"github.com/sealdesk/sealdesk/internal/policy"
+	"github.com/sealdesk/sealdesk/internal/store"
+)
+
+const (
+	acct   = "111122223333"
+	other  = "444455556666"
+	region = "us-west-2"
+)
+
+// everybody says that every principal exists but those called "nobody".
+type everybody struct{}
+
+func (everybody) PrincipalExists(_ *store.Tx, arn string) bool {
+	return !strings.Contains(arn, "nobody")
+}
+
+// bench is a service on a store of its own. It runs operations as the gateway
+// does: resolver, authorisation, operation, in one transaction.
+type bench struct {
+	testing.TB
+	s   *Service
+	st  *store.Store
+	ops map[string]*api.Operation
+	clk *clock.Manual
+	dir string
+	// free skips authorisation.
+	free bool
+	iam  map[string][]policy.Source
+}
+
+func newBench(t testing.TB) *bench {
+	t.Helper()
+	return openBench(t, t.TempDir(), clock.NewManual(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)))
+}
+
+func openBench(t testing.TB, dir string, clk *clock.Manual) *bench {
+	t.Helper()
+	st, err := store.Open(context.Background(), store.Config{DataDir: dir, Unsynced: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := keyring.OpenFile(dir + "/root.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{Store: st, Clock: clk, Root: root, Principals: everybody{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{TB: t, s: s, st: st, ops: map[string]*api.Operation{}, clk: clk, dir: dir, free: true, iam: map[string][]policy.Source{}}
+	ops := s.Operations()
+	for i := range ops {
+		b.ops[ops[i].Name] = &ops[i]
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	return b
+}
+
+// root, user and service are callers.
+func (b *bench) root(account string) *api.Call {
+	return b.call(api.Principal{Type: api.Root, Account: account, ARN: "arn:aws:iam::" + account + ":root", ID: account})
+}
+
+func (b *bench) user(account, name string) *api.Call {
+	return b.call(api.Principal{Type: api.IAMUser, Account: account, ARN: "arn:aws:iam::" + account + ":user/" + name, ID: "AIDA" + strings.ToUpper(name), UserName: name})
+}
+
+func (b *bench) service(name string) *api.Call {
+	return b.root(acct).AsService(name)
+}
+
+func (b *bench) call(p api.Principal) *api.Call {
+	return &api.Call{RequestID: ids.UUID(), Time: b.clk.Now(), Region: region, Account: p.Account, Principal: p, Secure: true}
+}
+
+// do runs an operation; out is nil when it was refused.
+func (b *bench) do(c *api.Call, name string, in any) (any, *audit.Record, error) {
+	b.Helper()
+	op := b.ops[name]
+	if op == nil {
+		b.Fatalf("no operation %s", name)
+	}
+	n := *c
+	n.Time = b.clk.Now()
+	n.RequestID = ids.UUID()
+	var out any
+	body := func(tx *store.Tx) error {
+		n.Record = &audit.Record{EventID: ids.UUID(), EventName: name, ReadOnly: op.ReadOnly}
+		for _, m := range op.Refuses {
+			if api.Set(in, m) {
+				return errValidation("refused member %s", m)
+			}
+		}
+		n.GrantTokens = grantTokensOf(in)
+		targets, err := op.Targets(context.Background(), tx, &n, in)
+		if err != nil {
+			return err
+		}
+		if !b.free {
+			for _, t := range targets {
+				if !authorised(b, &n, t) {
+					if t.Hide != nil {
+						return t.Hide
+					}
+					return errAccessDenied("User: %s is not authorized to perform: %s on resource: %s", n.Principal.ARN, t.Action, t.ARN)
+				}
+			}
+		}
+		out, err = op.Run(context.Background(), tx, &n, in)
+		return err
+	}
+	var err error
+	if op.Kind == api.Update {
+		err = b.st.Update(context.Background(), body)
+	} else {
+		err = body(b.st.Snapshot())
+	}
+	if err != nil {
+		out = nil
+	}
+	if op.Audit != nil && n.Record != nil {
+		op.Audit(&n, in, out, n.Record)
+	}
+	return out, n.Record, err
+}
+
+// must runs an operation that has to succeed.
+func must[Out any](b *bench, c *api.Call, name string, in any) *Out {
+	b.Helper()
+	out, _, err := b.do(c, name, in)
+	if err != nil {
+		b.Fatalf("%s(%+v) = %v, want success", name, in, err)
+	}
+	return out.(*Out)
+}
+
+// fails runs an operation that has to be refused with code, and message when given.
+func (b *bench) fails(c *api.Call, name string, in any, code, message string) {
+	b.Helper()
+	_, _, err := b.do(c, name, in)
+	if got := codeOf(err); got != code {
+		b.Fatalf("%s(%+v) = %v, want %s", name, in, err, code)
+	}
+	if message == "" {
+		return
+	}
+	var e smithy.APIError
+	if errors.As(err, &e); e.ErrorMessage() != message {
+		b.Fatalf("%s: message %q, want %q", name, e.ErrorMessage(), message)
+	}
+}
+
+func codeOf(err error) string {
+	if err == nil {
+		return "success"
+	}
+	var e smithy.APIError
+	if errors.As(err, &e) {
+		return e.ErrorCode()
+	}
+	return fmt.Sprintf("no AWS error: %v", err)
+}

@@ -1,0 +1,190 @@
+package kms
+
+import (
+	"time"
+)
+
+// Key is the stored record of a KMS key in one Region, under account/region/id.
+// Table kms/key, version 1.
+type Key struct {
+	ID, Account, Region string
+	Spec                string // KeySpec
+	Usage               string // KeyUsageType
+	Origin              string // OriginType
+	Description         string `json:",omitempty"`
+	// Service is the owner of an AWS managed key ("workspaces"), "" for a
+	// customer managed key.
+	Service string `json:",omitempty"`
+	// State is a KeyState. What expires by the clock is worked out by stateAt.
+	State         string
+	Created       time.Time
+	Deletion      time.Time `json:",omitzero"` // when PendingDeletion ends
+	PendingWindow int32     `json:",omitempty"`
+	Policy        string
+	Tags          map[string]string `json:",omitempty"`
+	// Materials, oldest first. The current one is the last whose Status is CURRENT.
+	Materials []Material `json:",omitempty"`
+	// PublicKey is the SubjectPublicKeyInfo of an asymmetric key, DER.
+	PublicKey []byte `json:",omitempty"`
+
+	Rotation Rotation `json:",omitzero"`
+
+	// MultiRegion keys share ID, material, spec, usage, origin and rotation.
+	MultiRegion bool     `json:",omitempty"`
+	Primary     string   `json:",omitempty"` // Region of the primary
+	Replicas    []string `json:",omitempty"` // Regions of the replicas, sorted
+
+	// Store is the custom key store; External the key's ID in an external key store.
+	Store    string `json:",omitempty"`
+	External string `json:",omitempty"`
+}
+
+// Material is one key material (AWS: HSM backing key) of a key.
+type Material struct {
+	ID string // 64 hexadecimal digits
+	// Wrapped is the material under the root key (keyring purpose "kms/material",
+	// bound to account, key ID and material ID). Empty: deleted, expired or not
+	// yet imported.
+	Wrapped []byte `json:",omitempty"`
+	Created time.Time
+	// Status is a KeyMaterialState: CURRENT, NON_CURRENT, PENDING_ROTATION.
+	Status string
+	// Rotated is when it became current by rotation, zero for the first.
+	Rotated     time.Time `json:",omitzero"`
+	RotatedBy   string    `json:",omitempty"` // RotationType
+	Description string    `json:",omitempty"`
+	ValidTo     time.Time `json:",omitzero"` // imported material that expires
+}
+
+// Rotation is a key's automatic and on-demand rotation.
+type Rotation struct {
+	Enabled    bool      `json:",omitempty"`
+	PeriodDays int32     `json:",omitempty"`
+	Next       time.Time `json:",omitzero"`
+	OnDemand   int       `json:",omitempty"` // on-demand rotations so far
+}
+
+// Alias is the stored record of an alias, under account/region/name (with
+// "alias/"). Table kms/alias, version 1.
+type Alias struct {
+	Name             string
+	Target           string // key ID
+	Created, Updated time.Time
+}
+
+// Grant is the stored record of a grant, under account/region/keyID/grantID.
+// Table kms/grant, version 1.
+type Grant struct {
+	ID   string
+	Name string `json:",omitempty"`
+	// Grantee and Retiring are principal ARNs or service hosts
+	// ("ec2.us-west-2.amazonaws.com"). The …Service flags tell that they were
+	// given as GranteeServicePrincipal and RetiringServicePrincipal.
+	Grantee         string
+	GranteeService  bool   `json:",omitempty"`
+	Retiring        string `json:",omitempty"`
+	RetiringService bool   `json:",omitempty"`
+	IssuingAccount  string
+	Operations      []string // sorted
+	// At most one of Equals and Subset is set.
+	Equals    map[string]string `json:",omitempty"`
+	Subset    map[string]string `json:",omitempty"`
+	SourceARN string            `json:",omitempty"`
+	Created   time.Time
+	Parent    string `json:",omitempty"` // grant that allowed this one to be made
+	Seed      []byte // authenticates the grant's tokens
+}
+
+// grantName makes CreateGrant idempotent: the grant that a name and its
+// parameters stand for, under account/region/keyID/hash. Table kms/grant-name,
+// version 1.
+type grantName struct{ GrantID string }
+
+// usage is the last cryptographic use of a key, under account/region/id. Table
+// kms/usage, version 1. It is written some seconds late.
+type usage struct {
+	Operation, EventID, RequestID string
+	Time                          time.Time
+}
+
+// path is the table key of a key; id may be any identifier below region.
+func path(account, region, id string) string { return account + "/" + region + "/" + id }
+
+// Path is the key's own table key.
+func (k *Key) path() string { return path(k.Account, k.Region, k.ID) }
+
+// arn is the key ARN.
+func (k *Key) arn() string { return keyARN(k.Account, k.Region, k.ID) }
+
+func keyARN(account, region, id string) string {
+	return "arn:aws:kms:" + region + ":" + account + ":key/" + id
+}
+
+func aliasARN(account, region, name string) string {
+	return "arn:aws:kms:" + region + ":" + account + ":" + name
+}
+
+// current is the material new ciphertexts are made under, nil when there is none.
+func (k *Key) current() *Material {
+	for i := len(k.Materials) - 1; i >= 0; i-- {
+		if k.Materials[i].Status == statusCurrent {
+			return &k.Materials[i]
+		}
+	}
+	return nil
+}
+
+// material finds a material by ID.
+func (k *Key) material(id string) *Material {
+	for i := range k.Materials {
+		if k.Materials[i].ID == id {
+			return &k.Materials[i]
+		}
+	}
+	return nil
+}
+
+// expired tells whether imported material has passed its ValidTo.
+func (m *Material) expired(now time.Time) bool { return !m.ValidTo.IsZero() && !now.Before(m.ValidTo) }
+
+// stateAt is the key's state at a moment: imported material that has expired
+// makes a key PendingImport before the reaper has come round.
+func (k *Key) stateAt(now time.Time) string {
+	if k.State != stateEnabled && k.State != stateDisabled || k.Origin != originExternal {
+		return k.State
+	}
+	for i := range k.Materials {
+		m := &k.Materials[i]
+		if m.Status == statusPendingRotation {
+			continue
+		}
+		// AWS: a key is usable only while every material it ever used is present.
+		if len(m.Wrapped) == 0 || m.expired(now) {
+			return statePendingImport
+		}
+	}
+	return k.State
+}
+
+// isReplica tells a replica of a multi-Region key from its primary.
+func (k *Key) isReplica() bool { return k.MultiRegion && k.Primary != k.Region }
+
+const (
+	stateCreating               = "Creating"
+	stateEnabled                = "Enabled"
+	stateDisabled               = "Disabled"
+	statePendingDeletion        = "PendingDeletion"
+	statePendingReplicaDeletion = "PendingReplicaDeletion"
+	statePendingImport          = "PendingImport"
+	stateUnavailable            = "Unavailable"
+	stateUpdating               = "Updating"
+
+	statusCurrent         = "CURRENT"
+	statusNonCurrent      = "NON_CURRENT"
+	statusPendingRotation = "PENDING_ROTATION"
+
+	originKMS      = "AWS_KMS"
+	originExternal = "EXTERNAL"
+	originHSM      = "AWS_CLOUDHSM"
+	originXKS      = "EXTERNAL_KEY_STORE"
+)
