@@ -45,8 +45,10 @@ type Operation struct {
 	Sensitive []string
 	// Records has the output in the record's responseElements.
 	Records bool
-	// Untracked operations leave no record (health, internal polling): none of AWS's.
-	Untracked bool
+	// Internal operations are called in process only; HTTP does not reach them.
+	Internal bool
+	// RecordName is the eventName of the record, default Name.
+	RecordName string
 
 	// Targets says what the call touches. Nil: the resource "*".
 	Targets func(ctx context.Context, tx *store.Tx, c *Call, in any) ([]Target, error)
@@ -160,6 +162,12 @@ func ReadOnly() Option { return func(o *Operation) { o.ReadOnly, o.Records = tru
 // Refuses names input members ("Recipient", "LaunchSpecification") that are known and not supported.
 func Refuses(members ...string) Option {
 	return func(o *Operation) { o.Refuses = append(o.Refuses, members...) }
+}
+
+// Internal keeps the operation off HTTP and records it under the name of the
+// public operation it stands for.
+func Internal(recordName string) Option {
+	return func(o *Operation) { o.Internal, o.RecordName = true, recordName }
 }
 
 // Sensitive names members, at any depth, that no record shows.

@@ -1,0 +1,42 @@
+# Everything a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+
+GO      ?= go
+BIN     := bin/sealdesk
+GOFLAGS += -buildvcs=false
+export GOFLAGS
+
+.PHONY: help build demo test check e2e image prerequisites docs fuzz soak clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+build: ## build bin/sealdesk
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN) ./cmd/sealdesk
+
+prerequisites: ## install the Debian packages that running and testing need
+	@scripts/prerequisites
+
+image: prerequisites ## build the desktop image (cached)
+	@images/build-desktop
+
+demo: prerequisites build image ## the whole of MISSION: a launch to a desktop on screen, nine steps, termination
+	@scripts/demo
+
+test: prerequisites build ## all tests but those that boot a desktop
+	@scripts/test
+
+e2e: prerequisites build image ## the end-to-end tests with a real QEMU boot
+	@scripts/test --e2e
+
+check: ## vet, staticcheck, govulncheck, race tests
+	$(GO) vet ./...
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
+	$(GO) test -race -short ./...
+
+docs: ## regenerate docs/operations.md
+	$(GO) run ./internal/app/gendocs > docs/operations.md
+
+clean: ## remove what was built (not the data of a demo)
+	rm -rf bin
