@@ -86,7 +86,7 @@ func (s *Service) needsWork(v *volume, sv *Served, plane bool) bool {
 	case v.Attachment.State == detaching || v.Attachment.State == attaching:
 		return true
 	default:
-		return sv == nil || sv.Failed != "" || v.Image != "" && sv.ImageBytes == 0 || sv.Anchor != nil && !bytes.Equal(sv.Anchor, v.Anchor)
+		return sv == nil || sv.Failed != "" || v.Image != "" && s.imageDone(v, sv) || sv.Anchor != nil && !bytes.Equal(sv.Anchor, v.Anchor)
 	}
 }
 
@@ -136,7 +136,7 @@ func (s *Service) converge(ctx context.Context, volumeKey string, plane bool) er
 			if e.Attachment == nil {
 				return nil
 			}
-			if sv.ImageBytes == 0 {
+			if s.imageDone(v, sv) {
 				e.Image = "" // needed no more; it may be removed
 			}
 			e.Attachment.State, e.Attachment.Once, e.Reason = attached, true, ""
@@ -147,6 +147,30 @@ func (s *Service) converge(ctx context.Context, volumeKey string, plane bool) er
 		})
 	}
 	return s.reattach(ctx, v, sv)
+}
+
+// imageGrace is how long a volume must have done without its image before the
+// record forgets the image: longer than the checkpoint that makes it durable takes.
+const imageGrace = time.Minute
+
+// imageDone tells that the volume has taken over its whole image, for some time already.
+func (s *Service) imageDone(v *volume, sv *Served) bool {
+	s.retryMu.Lock()
+	defer s.retryMu.Unlock()
+	k := v.key()
+	if sv.ImageBytes > 0 || sv.Failed != "" {
+		delete(s.hydrated, k)
+		return false
+	}
+	since, seen := s.hydrated[k]
+	if !seen {
+		s.hydrated[k] = s.cfg.Clock.Now()
+		return false
+	}
+	if s.cfg.Clock.Now().Sub(since) < imageGrace {
+		return false
+	}
+	return true
 }
 
 func (s *Service) servedNow(ctx context.Context, id string) (*Served, error) {
@@ -252,4 +276,5 @@ func (s *Service) forget(volumeKey string) {
 	s.retryMu.Lock()
 	defer s.retryMu.Unlock()
 	delete(s.retries, volumeKey)
+	delete(s.hydrated, volumeKey)
 }

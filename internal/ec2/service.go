@@ -98,8 +98,10 @@ type Service struct {
 
 	retryMu sync.Mutex
 	retries map[string]*retry // volume key → when to try to attach again
-	hostMu  sync.Mutex
-	hostID  *host
+	// hydrated tells since when a volume was seen to need its image no more.
+	hydrated map[string]time.Time
+	hostMu   sync.Mutex
+	hostID   *host
 }
 
 // New declares the service's tables; call it before Store.Start.
@@ -108,7 +110,7 @@ func New(cfg Config) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, log: cfg.Logger.With("service", "ec2"), instance: ids.UUID(), retries: map[string]*retry{}}
+	s := &Service{cfg: cfg, log: cfg.Logger.With("service", "ec2"), instance: ids.UUID(), retries: map[string]*retry{}, hydrated: map[string]time.Time{}}
 	s.volumes = store.Define[volume](cfg.Store, "ec2/volume", 1)
 	s.tokens = store.Define[token](cfg.Store, "ec2/token", 1)
 	s.settings = store.Define[settings](cfg.Store, "ec2/settings", 1)
@@ -124,7 +126,7 @@ func New(cfg Config) (*Service, error) {
 func (s *Service) Operations() []api.Operation {
 	var ops []api.Operation
 	for _, part := range [][]api.Operation{s.volumeOperations(), s.describeOperations(), s.modifyOperations(), s.workspaceOperations(),
-		s.tagOperations(), s.defaultsOperations(), s.snapshotOperations(), s.placeOperations()} {
+		s.tagOperations(), s.defaultsOperations(), s.snapshotOperations(), s.placeOperations(), s.hostOperations()} {
 		ops = append(ops, part...)
 	}
 	return ops
