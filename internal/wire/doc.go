@@ -28,4 +28,4 @@
 // by field offset.
 package wire
 
-//go:generate go -C gen run .
+//go:generate go -C gen run . -botocore=$BOTOCORE_DATA

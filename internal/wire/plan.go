@@ -5,6 +5,7 @@ import (
 	"io"
 	"reflect"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -219,6 +220,7 @@ func (b *planBuilder) valueOf(t reflect.Type, shapeName string) (*value, error) 
 		v.kind = kindBytes
 	case t.Kind() == reflect.String:
 		v.kind = kindString
+		v.shape = enumShape(t, v.shape)
 	case t.Kind() == reflect.Bool:
 		v.kind = kindBool
 	case t.Kind() == reflect.Int32:
@@ -284,6 +286,36 @@ func (b *planBuilder) valueOf(t reflect.Type, shapeName string) (*value, error) 
 	}
 	v.check = v.check || v.shape.constrained()
 	return v, nil
+}
+
+// enumShape adds to an enumeration the values that the SDK's type knows and the
+// model, which may be older, does not.
+func enumShape(t reflect.Type, sh *shape) *shape {
+	m, ok := t.MethodByName("Values")
+	if !ok || m.Type.NumIn() != 1 || m.Type.NumOut() != 1 || m.Type.Out(0) != reflect.SliceOf(t) || sh != nil && sh.enum == "" {
+		return sh
+	}
+	enum := ""
+	if sh != nil {
+		enum = sh.enum
+	}
+	vals := m.Func.Call([]reflect.Value{reflect.Zero(t)})[0]
+	for i := range vals.Len() {
+		if e := vals.Index(i).String(); e != "" && !strings.Contains(e, ",") && !enumHas(enum, e) {
+			if enum != "" {
+				enum += ","
+			}
+			enum += e
+		}
+	}
+	if sh != nil && enum == sh.enum || enum == "" {
+		return sh
+	}
+	out := &shape{name: t.Name(), typ: "string", enum: enum}
+	if sh != nil {
+		out.name, out.sensitive = sh.name, sh.sensitive
+	}
+	return out
 }
 
 func (b *planBuilder) elemShape(sh *shape) string {

@@ -254,6 +254,22 @@ func TestValidation(t *testing.T) {
 	}
 }
 
+// Every enum value the SDK knows passes, also when the model is older.
+func TestNewerEnums(t *testing.T) {
+	op := operation(t, "kms", "CreateKey")
+	for _, spec := range kmstypes.KeySpec("").Values() {
+		if err := op.Validate(&kms.CreateKeyInput{KeySpec: spec}); err != nil {
+			t.Errorf("KeySpec %s: %v", spec, err)
+		}
+	}
+	sh := enumShape(reflect.TypeFor[kmstypes.KeyUsageType](), &shape{name: "KeyUsageType", enum: "SIGN_VERIFY,ONLY_IN_MODEL"})
+	for e, want := range map[string]bool{"SIGN_VERIFY": true, "ONLY_IN_MODEL": true, "ENCRYPT_DECRYPT": true, "FOO": false, "": false, "SIGN_VERIFY,ONLY_IN_MODEL": false} {
+		if got := enumHas(sh.enum, e); got != want {
+			t.Errorf("enum %s has %q: %v, want %v", sh.enum, e, got, want)
+		}
+	}
+}
+
 func TestPatterns(t *testing.T) {
 	for _, c := range []struct {
 		svc, shape, value string

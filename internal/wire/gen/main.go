@@ -14,8 +14,8 @@
 //     operations and, for EC2, the wire names of all members, read from its
 //     serializers and deserializers, so that the table fits the structs.
 //
-// Run it through "go generate ./internal/wire"; the format it writes is described
-// in the package documentation of wire.
+// Run it through "BOTOCORE_DATA=…/botocore/data go generate ./internal/wire"; the
+// format it writes is described in the package documentation of wire.
 package main
 
 import (
@@ -112,7 +112,11 @@ func main() {
 	out := flag.String("out", "../tables", "folder the tables are written to")
 	only := flag.String("only", "", "write this service only")
 	dsdata := flag.String("dsdata", "../dsdata", "folder of package dsdata")
+	frozen := flag.Bool("frozen", false, "without -botocore: take all from the frozen models, which lack what came after 2025-07")
 	flag.Parse()
+	if *boto == "" && !*frozen {
+		log.Fatal("name the models: -botocore path/to/site-packages/botocore/data (pip install botocore), or -frozen for those of aws-sdk-go v1")
+	}
 
 	v1 := moduleDir(".", "github.com/aws/aws-sdk-go")
 	for _, src := range sources {
