@@ -130,11 +130,10 @@ func (m *machine) start(ctx context.Context, spec compute.Spec, accel string) er
 		_ = cmd.Process.Kill()
 		return fmt.Errorf("turn off core dumps of QEMU: %w", err)
 	}
-	proc, err := openProcess(cmd.Process.Pid, m.id, m.dir)
+	proc, err := m.openChild(cmd.Process.Pid)
 	if err != nil {
-		// Between fork and exec the process does not yet look like QEMU; cmd.Start returns after exec, so it has ended already.
 		_ = cmd.Process.Kill()
-		return fmt.Errorf("QEMU ended at once: %s", m.logTail())
+		return err
 	}
 	m.supervise(rec, proc)
 
@@ -177,6 +176,22 @@ func (m *machine) start(ctx context.Context, spec compute.Spec, accel string) er
 	m.mu.Unlock()
 	m.emit(compute.EventStarted, time.Now().UTC(), "", accel)
 	return nil
+}
+
+// openChild opens the process just started. For a moment after exec its arguments are not yet to be seen.
+func (m *machine) openChild(pid int) (*process, error) {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		proc, err := openProcess(pid, m.id, m.dir)
+		if err == nil {
+			return proc, nil
+		}
+		if _, gone := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); gone != nil {
+			return nil, fmt.Errorf("QEMU ended at once: %s", m.logTail())
+		}
+		if time.Now().After(end) {
+			return nil, err
+		}
+	}
 }
 
 // seedMemory is the seed in memory that has no name (memfd_create(2)).
