@@ -221,7 +221,7 @@ func TestValidation(t *testing.T) {
 		{"kms", "CreateAlias", `{"AliasName":"alias/a b","TargetKeyId":"k"}`, new(kms.CreateAliasInput), "ValidationException",
 			"1 validation error detected: Value 'alias/a b' at 'aliasName' failed to satisfy constraint: Member must satisfy regular expression pattern: ^[a-zA-Z0-9:/_-]+$"},
 		{"kms", "CreateKey", `{"KeyUsage":"FOO"}`, new(kms.CreateKeyInput), "ValidationException",
-			"1 validation error detected: Value 'FOO' at 'keyUsage' failed to satisfy constraint: Member must satisfy enum value set: [SIGN_VERIFY, ENCRYPT_DECRYPT, GENERATE_VERIFY_MAC, KEY_AGREEMENT]"},
+			"1 validation error detected: Value 'FOO' at 'keyUsage' failed to satisfy constraint: Member must satisfy enum value set: [SIGN_VERIFY, ENCRYPT_DECRYPT, GENERATE_VERIFY_MAC, KEY_AGREEMENT, ENCAPSULATE_DECAPSULATE]"},
 		{"kms", "GenerateDataKey", `{"KeyId":"k","NumberOfBytes":1025}`, new(kms.GenerateDataKeyInput), "ValidationException",
 			"1 validation error detected: Value '1025' at 'numberOfBytes' failed to satisfy constraint: Member must have value less than or equal to 1024"},
 		{"kms", "GenerateDataKey", `{"NumberOfBytes":0}`, new(kms.GenerateDataKeyInput), "ValidationException",
