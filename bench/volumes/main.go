@@ -1,0 +1,299 @@
+// Command volumes measures the volume engine against its peers in one run: the same
+// fio jobs, alternating between the servers, medians of several rounds, over NBD on
+// unix sockets. It prints IOPS or MB/s, the ratio of each round to nbdkit's LUKS
+// filter, p99 latency, and the server's CPU time for each operation.
+//
+//	go run ./bench/volumes [-rounds 5] [-seconds 2] [-dir DIR] [-mib 512] [-only substring]
+//
+// It needs fio (with the nbd engine), nbdkit and qemu-utils; peers that are missing
+// are left out and named.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sealdesk/sealdesk/internal/block"
+	"github.com/sealdesk/sealdesk/internal/block/nbd"
+	"github.com/sealdesk/sealdesk/internal/secret"
+)
+
+type job struct {
+	name string
+	args []string
+	bw   bool
+}
+
+var jobs = []job{
+	{"randread 4K QD32", []string{"--rw=randread", "--bs=4k", "--iodepth=32"}, false},
+	{"randwrite 4K QD32", []string{"--rw=randwrite", "--bs=4k", "--iodepth=32"}, false},
+	{"mixed 70/30 4K QD32", []string{"--rw=randrw", "--rwmixread=70", "--bs=4k", "--iodepth=32"}, false},
+	{"read 128K QD16", []string{"--rw=read", "--bs=128k", "--iodepth=16"}, true},
+	{"write 128K QD16", []string{"--rw=write", "--bs=128k", "--iodepth=16"}, true},
+	{"randread 4K QD1", []string{"--rw=randread", "--bs=4k", "--iodepth=1"}, false},
+	{"randwrite 4K QD1", []string{"--rw=randwrite", "--bs=4k", "--iodepth=1"}, false},
+	{"write+flush 4K QD1", []string{"--rw=randwrite", "--bs=4k", "--iodepth=1", "--fsync=1"}, false},
+}
+
+type peer struct {
+	name  string
+	argv  func(dir, sock string) []string
+	setup func(dir string, mib int) error
+	cmd   *exec.Cmd
+	sock  string
+}
+
+func run(name string, arg ...string) error {
+	out, err := exec.Command(name, arg...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(arg, " "), err, out)
+	}
+	return nil
+}
+
+func raw(name string) func(string, int) error {
+	return func(dir string, mib int) error {
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return f.Truncate(int64(mib) << 20)
+	}
+}
+
+func luks(name string) func(string, int) error {
+	return func(dir string, mib int) error {
+		return run("qemu-img", "create", "-q", "-f", "luks", "--object", "secret,id=s,data=bench", "-o", "key-secret=s,cipher-alg=aes-256,iter-time=10",
+			filepath.Join(dir, name), fmt.Sprintf("%dM", mib))
+	}
+}
+
+func qemuNBD(file string, aio string, isLUKS bool) func(dir, sock string) []string {
+	return func(dir, sock string) []string {
+		a := []string{"qemu-nbd", "-k", sock, "-t", "-e", "8", "--cache=writeback", "--aio=" + aio, "--discard=unmap"}
+		if isLUKS {
+			return append(a, "--object", "secret,id=s,data=bench", "--image-opts",
+				"driver=luks,key-secret=s,file.driver=file,file.filename="+filepath.Join(dir, file))
+		}
+		return append(a, "-f", "raw", filepath.Join(dir, file))
+	}
+}
+
+func main() {
+	rounds := flag.Int("rounds", 5, "rounds")
+	seconds := flag.Int("seconds", 2, "seconds for each measurement")
+	dir := flag.String("dir", "", "directory for the volumes (default: a temporary one)")
+	mib := flag.Int("mib", 512, "size of the volumes in MiB")
+	only := flag.String("only", "", "jobs whose name contains this")
+	serve := flag.String("serve", "", "internal: serve the volume in this directory")
+	sock := flag.String("sock", "", "internal: on this socket")
+	flag.Parse()
+	if *serve != "" {
+		if err := serveVolume(*serve, *sock, int64(*mib)<<20); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
+	if err := bench(*rounds, *seconds, *dir, *mib, *only); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func serveVolume(dir, sock string, size int64) error {
+	k := secret.New(bytes.Repeat([]byte{1}, 64))
+	if _, err := block.Create(dir, block.Options{VolumeID: "vol-bench", SizeBytes: size, Key: k}); err != nil {
+		return err
+	}
+	v, err := block.Open(dir, block.Options{Key: k})
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("unix", sock)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := (&nbd.Server{Exports: []nbd.Export{{Name: "", Device: v}}}).Serve(ctx, l); err != nil {
+		return err
+	}
+	s := v.Stats()
+	log.Printf("ours: guest wrote %d MiB; log %d, pages %d, compaction %d MiB: write amplification %.2f", s.WriteBytes>>20, s.LogBytes>>20, s.PageBytes>>20, s.CompactBytes>>20,
+		float64(s.LogBytes+s.PageBytes+s.CompactBytes)/float64(max(s.WriteBytes, 1)))
+	return v.Close()
+}
+
+func bench(rounds, seconds int, dir string, mib int, only string) error {
+	if dir == "" {
+		d, err := os.MkdirTemp("", "sdbench")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(d)
+		dir = d
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	peers := []*peer{
+		{name: "sealdesk", argv: func(dir, sock string) []string {
+			return []string{self, "-serve", filepath.Join(dir, "vol"), "-sock", sock, "-mib", strconv.Itoa(mib)}
+		}},
+		{name: "nbdkit luks", setup: luks("nk.luks"), argv: func(dir, sock string) []string {
+			return []string{"nbdkit", "-f", "-U", sock, "--filter=luks", "file", filepath.Join(dir, "nk.luks"), "passphrase=bench"}
+		}},
+		{name: "nbdkit file (plain)", setup: raw("nk.raw"), argv: func(dir, sock string) []string {
+			return []string{"nbdkit", "-f", "-U", sock, "file", filepath.Join(dir, "nk.raw")}
+		}},
+		{name: "qemu-nbd luks threads", setup: luks("qt.luks"), argv: qemuNBD("qt.luks", "threads", true)},
+		{name: "qemu-nbd luks io_uring", setup: luks("qu.luks"), argv: qemuNBD("qu.luks", "io_uring", true)},
+		{name: "qemu-nbd raw io_uring", setup: raw("qr.raw"), argv: qemuNBD("qr.raw", "io_uring", false)},
+	}
+	var live []*peer
+	for _, p := range peers {
+		if err := p.start(dir, mib); err != nil {
+			fmt.Printf("left out: %s: %v\n", p.name, err)
+			continue
+		}
+		defer p.stop()
+		live = append(live, p)
+	}
+	type cell struct{ value, p99, cpu []float64 }
+	fmt.Printf("%d rounds of %d s, %d MiB volumes in %s\n", rounds, seconds, mib, dir)
+	for _, p := range live { // write everything once, so that reads meet data
+		if _, _, _, err := p.fio(job{"fill", []string{"--rw=write", "--bs=1m", "--iodepth=4"}, true}, 0, mib); err != nil {
+			return err
+		}
+	}
+	for _, j := range jobs {
+		if !strings.Contains(j.name, only) {
+			continue
+		}
+		cells := make([]cell, len(live))
+		for r := range rounds {
+			for i := range live {
+				k := (i + r) % len(live)
+				v, p99, cpu, err := live[k].fio(j, seconds, mib)
+				if err != nil {
+					return err
+				}
+				c := &cells[k]
+				c.value, c.p99, c.cpu = append(c.value, v), append(c.p99, p99), append(c.cpu, cpu)
+			}
+		}
+		unit := "IOPS"
+		if j.bw {
+			unit = "MB/s"
+		}
+		fmt.Printf("\n%-24s %10s %12s %10s %12s\n", j.name, unit, "x nbdkit-luks", "p99 us", "server us/op")
+		for i, p := range live {
+			ratio := make([]float64, rounds)
+			for r := range rounds {
+				for k, q := range live {
+					if q.name == "nbdkit luks" {
+						ratio[r] = cells[i].value[r] / cells[k].value[r]
+					}
+				}
+			}
+			fmt.Printf("%-24s %10.0f %12.2f %10.0f %12.1f\n", p.name, median(cells[i].value), median(ratio), median(cells[i].p99), median(cells[i].cpu))
+		}
+	}
+	return nil
+}
+
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	return s[len(s)/2]
+}
+
+func (p *peer) start(dir string, mib int) error {
+	if p.setup != nil {
+		if err := p.setup(dir, mib); err != nil {
+			return err
+		}
+	}
+	p.sock = filepath.Join(dir, strings.NewReplacer(" ", "-", "(", "", ")", "").Replace(p.name)+".sock")
+	a := p.argv(dir, p.sock)
+	p.cmd = exec.Command(a[0], a[1:]...)
+	p.cmd.Stderr = os.Stderr
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	for range 200 {
+		if c, err := net.Dial("unix", p.sock); err == nil {
+			c.Close()
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	p.stop()
+	return fmt.Errorf("it does not listen")
+}
+
+func (p *peer) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Wait()
+}
+
+// cpu is the server's CPU time so far.
+func (p *peer) cpu() time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+2:]))
+	u, _ := strconv.Atoi(f[11])
+	s, _ := strconv.Atoi(f[12])
+	return time.Duration(u+s) * 10 * time.Millisecond
+}
+
+func (p *peer) fio(j job, seconds, mib int) (value, p99, cpu float64, err error) {
+	args := append([]string{"--name=j", "--ioengine=nbd", "--uri=nbd+unix:///?socket=" + p.sock, "--output-format=json", fmt.Sprintf("--size=%dm", mib), "--randrepeat=0"}, j.args...)
+	if seconds > 0 {
+		args = append(args, "--time_based", fmt.Sprintf("--runtime=%d", seconds))
+	}
+	before := p.cpu()
+	out, err := exec.Command("fio", args...).Output()
+	if err != nil {
+		return 0, 0, 0, fmt.Errorf("fio %s on %s: %w", j.name, p.name, err)
+	}
+	used := p.cpu() - before
+	type side struct {
+		IOPS    float64 `json:"iops"`
+		BW      float64 `json:"bw_bytes"`
+		Total   float64 `json:"total_ios"`
+		Latency struct {
+			P map[string]float64 `json:"percentile"`
+		} `json:"clat_ns"`
+	}
+	var r struct{ Jobs []struct{ Read, Write side } }
+	if i := bytes.IndexByte(out, '{'); i > 0 {
+		out = out[i:]
+	}
+	if err := json.Unmarshal(out, &r); err != nil || len(r.Jobs) != 1 {
+		return 0, 0, 0, fmt.Errorf("fio %s on %s: %w", j.name, p.name, err)
+	}
+	rd, wr := r.Jobs[0].Read, r.Jobs[0].Write
+	value = rd.IOPS + wr.IOPS
+	if j.bw {
+		value = (rd.BW + wr.BW) / 1e6
+	}
+	p99 = max(rd.Latency.P["99.000000"], wr.Latency.P["99.000000"]) / 1e3
+	return value, p99, used.Seconds() * 1e6 / max(rd.Total+wr.Total, 1), nil
+}
