@@ -114,6 +114,13 @@ func (s *Service) Refresh(tx *store.Tx, p *api.Principal) bool {
 			return false
 		}
 		p.Tags = tagMap(r.Tags)
+		for k := range p.Tags { // a session tag takes the place of the role's, in whatever case
+			for sk := range p.SessionTags {
+				if strings.EqualFold(k, sk) {
+					delete(p.Tags, k)
+				}
+			}
+		}
 		return true
 	case api.FederatedUser:
 		if p.IssuerID == p.Account {
@@ -145,8 +152,7 @@ func (s *Service) Policies(tx *store.Tx, p *api.Principal) (api.Policies, error)
 	var err error
 	switch p.Type {
 	case api.Root:
-		out.Identity = []policy.Source{allowAll}
-		out.Identity = append(out.Identity, sessionLimits(p)...)
+		out.Identity = sessionLimits(p) // what root may do is the evaluator's to say
 	case api.IAMUser:
 		u := s.userByID(tx, p.ID)
 		if u == nil {

@@ -94,3 +94,8 @@ func (s *Service) Role(tx *store.Tx, arn string) (*api.Role, error) {
 	}
 	return out, err
 }
+
+// ManagedPolicyExists tells whether a managed policy is the account's own or AWS's.
+func (s *Service) ManagedPolicyExists(tx *store.Tx, account, arn string) bool {
+	return s.managed(tx, account, arn) != nil
+}
