@@ -137,10 +137,7 @@ func (o *outcome) scanAll(e *env, layer Layer, list []Source, deny *Match) bool 
 
 // Evaluate decides a request. Neither argument is kept or changed.
 func Evaluate(r *Request, l *Layers) Decision {
-	e := &env{r: r, main: makeName(r.Resource), bounded: l.Boundary != nil}
-	for _, a := range r.ResourceAliases {
-		e.aliases = append(e.aliases, makeName(a))
-	}
+	e := newEnv(r, l)
 	p := &r.Principal
 	var id, boundary, session, resource outcome
 	var deny Match

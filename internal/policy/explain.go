@@ -117,10 +117,7 @@ func Message(r *Request, l *Layers, d *Decision) string {
 // statement by statement; use it for refusals, not on the hot path.
 func Explain(r *Request, l *Layers, d *Decision) Explanation {
 	x := Explanation{Message: Message(r, l, d)}
-	e := &env{r: r, main: makeName(r.Resource), bounded: l.Boundary != nil}
-	for _, a := range r.ResourceAliases {
-		e.aliases = append(e.aliases, makeName(a))
-	}
+	e := newEnv(r, l)
 	l.each(func(layer Layer, src *Source) {
 		for _, s := range src.Document.Statements {
 			if !s.matchesAction(e) {

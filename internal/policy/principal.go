@@ -2,7 +2,6 @@ package policy
 
 import (
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/sealdesk/sealdesk/internal/arn"
@@ -362,13 +361,4 @@ func (ps *principalSet) exempts(p *Principal, bounded bool) bool {
 		return (listed(p.ARN) || slices.Contains(ps.ids, p.UserID)) && (listed(p.RoleARN) || slices.Contains(ps.ids, id))
 	}
 	return listed(p.ARN) || slices.Contains(ps.ids, p.UserID)
-}
-
-func sortedKeys(m map[string]string) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	sort.Strings(out)
-	return out
 }

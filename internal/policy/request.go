@@ -129,6 +129,14 @@ type env struct {
 	bounded bool // the caller has a permissions boundary
 }
 
+func newEnv(r *Request, l *Layers) *env {
+	e := &env{r: r, main: makeName(r.Resource), bounded: l.Boundary != nil}
+	for _, a := range r.ResourceAliases {
+		e.aliases = append(e.aliases, makeName(a))
+	}
+	return e
+}
+
 // lookup finds the values of a key; ok is false when it is missing.
 func (e *env) lookup(k *keyRef) (v values, ok bool) {
 	if c := e.r.Context; len(c) > 0 {
@@ -229,7 +237,7 @@ func (e *env) lookup(k *keyRef) (v values, ok bool) {
 	return values{}, false
 }
 
-// actions tells whether the patterns match the action or one of its aliases.
+// matchesAction tells whether the patterns match the action or one of its aliases.
 func (s *Statement) matchesAction(e *env) bool {
 	match := func(name string) bool {
 		for i := range s.actions {
