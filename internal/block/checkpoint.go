@@ -102,7 +102,8 @@ func (v *Volume) writeSide(ws []sideWrite) (err error) {
 func (v *Volume) checkpoint(flags uint16) error {
 	v.ckptMu.Lock()
 	defer v.ckptMu.Unlock()
-	return v.checkpointLocked(flags)
+	_, err := v.checkpointLocked(flags)
+	return err
 }
 
 // Checkpoint writes the map and a new manifest now, which moves the anchor and frees
@@ -114,28 +115,28 @@ func (v *Volume) Checkpoint() error {
 	return v.checkpoint(0)
 }
 
-func (v *Volume) checkpointLocked(flags uint16) error {
+func (v *Volume) checkpointLocked(flags uint16) (*manifest, error) {
 	v.mu.Lock()
 	m, ws, dead, err := v.capture(flags)
 	v.mu.Unlock()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := v.writeSide(ws); err != nil {
-		return v.failNow("write map pages", err)
+		return nil, v.failNow("write map pages", err)
 	}
 	v.syncMu.Lock()
 	err = v.syncLocked()
 	v.syncMu.Unlock()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if flags&manifestClean != 0 {
 		v.trimTails()
 	}
 	a, err := writeManifest(v.fs, m, v.key)
 	if err != nil {
-		return v.failNow("write manifest", err)
+		return nil, v.failNow("write manifest", err)
 	}
 	v.mu.Lock()
 	v.version, v.anchor = a.Version, a
@@ -154,7 +155,7 @@ func (v *Volume) checkpointLocked(flags uint16) error {
 	if v.opt.OnAnchor != nil {
 		v.opt.OnAnchor(a)
 	}
-	return nil
+	return m, nil
 }
 
 func (v *Volume) failNow(doing string, err error) error {

@@ -88,6 +88,14 @@ type moved struct {
 
 // compactSegment moves all that is alive out of s and returns the bytes it moved.
 func (v *Volume) compactSegment(s *segment) (int64, error) {
+	v.life.RLock()
+	defer v.life.RUnlock()
+	v.mu.RLock()
+	err := v.usable()
+	v.mu.RUnlock()
+	if err != nil {
+		return 0, err
+	}
 	f, err := v.files.acquire(s)
 	if err != nil {
 		return 0, err

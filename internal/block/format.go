@@ -277,6 +277,7 @@ type manifest struct {
 	epochs  []*epoch
 	keyring []wrapped
 	base    *baseInfo
+	name    string // snapshot ID
 
 	mac [macLen]byte
 }
@@ -291,6 +292,7 @@ const (
 	sectionKeyring  = 6
 	sectionBase     = 7
 	sectionOptional = 0x8000
+	sectionName     = 0x8001
 
 	manifestHeader = 64
 )
@@ -356,6 +358,9 @@ func (m *manifest) encode() []byte {
 			b = append(b, m.base.sum[:]...)
 			b = le.AppendUint64(b, m.base.hydrated)
 		})
+	}
+	if m.name != "" {
+		section(sectionName, func() { b = append(b, m.name...) })
 	}
 	copy(b, manifestMagic[:])
 	le.PutUint16(b[4:], formatVersion)
@@ -468,6 +473,8 @@ func (m *manifest) section(tag uint16, s []byte) error {
 			return bad()
 		}
 		m.base = &baseInfo{size: int64(le.Uint64(s)), sum: [32]byte(s[8:40]), hydrated: le.Uint64(s[40:])}
+	case sectionName:
+		m.name = string(s)
 	default:
 		if tag < sectionOptional {
 			return fmt.Errorf("%w: section %d is of a newer version", errManifest, tag)

@@ -7,14 +7,10 @@ import (
 	"io"
 )
 
-// Source is what Import reads: a raw image. A qcow2 image is converted to raw (or served over NBD) first.
-type Source interface {
-	io.ReaderAt
-}
-
-// Import copies size bytes of a raw image into dst, block by block, and flushes it.
+// Import copies size bytes of a raw image (or of another Volume: re-encryption) into
+// dst, block by block, and flushes it. A qcow2 image is converted to raw first.
 // Blocks of zeros are skipped, so dst must be new (all holes). progress may be nil.
-func Import(ctx context.Context, dst Device, src Source, size int64, progress func(done, total int64)) error {
+func Import(ctx context.Context, dst Device, src io.ReaderAt, size int64, progress func(done, total int64)) error {
 	if size > dst.Size() {
 		return fmt.Errorf("import: the image has %d bytes, the volume only %d", size, dst.Size())
 	}

@@ -37,6 +37,8 @@ func (v *Volume) ReadAt(p []byte, off int64) (int, error) {
 	}
 	v.stats.readOps.Add(1)
 	v.stats.readBytes.Add(uint64(len(p)))
+	v.life.RLock()
+	defer v.life.RUnlock()
 	rb := v.bufs.Get().(*readBuf)
 	defer v.bufs.Put(rb)
 	n := 0

@@ -136,7 +136,7 @@ func ParseAnchor(s string) (Anchor, error) {
 
 // Volume is an open volume: a Device and a Batcher.
 //
-// Lock order: ckptMu, syncMu, mu, files.mu.
+// Lock order: life, ckptMu, syncMu, mu, files.mu.
 type Volume struct {
 	id    string
 	vid   volID
@@ -150,6 +150,7 @@ type Volume struct {
 
 	unlock func()
 
+	life     sync.RWMutex // held for reading while keys are used outside of mu
 	mu        sync.RWMutex
 	closed    bool
 	failed    error
@@ -659,8 +660,10 @@ func (v *Volume) Abandon() {
 	v.release()
 }
 
-// release closes files and wipes keys. No call is on its way but readers, which hold v.mu.
+// release closes files and wipes keys. It waits for reads on their way.
 func (v *Volume) release() {
+	v.life.Lock()
+	defer v.life.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.closed = true

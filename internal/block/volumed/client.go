@@ -146,6 +146,37 @@ func (c *Client) Import(ctx context.Context, r ImportRequest, progress func(Prog
 	return a, err
 }
 
+// Snapshot freezes an attached volume's present state in a directory of its own. It
+// shares the volume's segments (one file system) and key; remove it with Destroy.
+func (c *Client) Snapshot(ctx context.Context, r SnapshotRequest) (block.Anchor, error) {
+	var a block.Anchor
+	err := c.call(ctx, msgSnapshot, r, nil, nil, &a)
+	return a, err
+}
+
+// Clone makes a volume that begins as a snapshot or a detached volume.
+func (c *Client) Clone(ctx context.Context, r CloneRequest) (block.Anchor, error) {
+	var a block.Anchor
+	keys := append([]byte(nil), r.SourceKey.Expose()...)
+	r.SourceLen = len(keys)
+	if r.Key != nil {
+		all := append(make([]byte, 0, len(keys)+r.Key.Len()), keys...)
+		secret.Zero(keys)
+		keys = append(all, r.Key.Expose()...)
+	}
+	both := secret.New(keys)
+	defer both.Wipe()
+	err := c.call(ctx, msgClone, r, both, nil, &a)
+	return a, err
+}
+
+// Grow makes an attached volume larger.
+func (c *Client) Grow(ctx context.Context, volumeID string, sizeBytes int64) (block.Anchor, error) {
+	var a block.Anchor
+	err := c.call(ctx, msgGrow, growRequest{volumeID, sizeBytes}, nil, nil, &a)
+	return a, err
+}
+
 // Destroy removes the directory of a volume that is not attached. It needs no key. A
 // directory that is gone already is no error.
 func (c *Client) Destroy(ctx context.Context, volumeID, dir string) error {

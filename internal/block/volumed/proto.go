@@ -29,6 +29,7 @@ const (
 	msgFlush    = 9
 	msgSnapshot = 10
 	msgClone    = 11
+	msgGrow     = 12
 
 	msgOK    = 0x8000
 	msgError = 0x8001
@@ -141,15 +142,23 @@ type SnapshotRequest struct {
 	Dir        string
 }
 
-// CloneRequest makes a volume of a snapshot (or of a detached volume).
+// CloneRequest makes a volume of a snapshot, or of a volume that was detached in order.
 type CloneRequest struct {
-	From      string // directory
-	Dir       string
+	From         string // directory of the source
+	Dir          string
+	VolumeID     string
+	SizeBytes    int64         // 0: as the source
+	SourceAnchor block.Anchor  // pinned by the owner; zero: no check
+	SourceKey    *secret.Bytes `json:"-"`
+	// Key seals what the new volume writes; nil: the source's key, as EBS does within a lineage.
+	Key *secret.Bytes `json:"-"`
+	// SourceLen is the part of the frame's secret that is SourceKey; set by the client.
+	SourceLen int
+}
+
+type growRequest struct {
 	VolumeID  string
-	SizeBytes int64         // 0: as the source
-	SourceKey *secret.Bytes `json:"-"`
-	Key       *secret.Bytes `json:"-"` // nil: the source's key
-	SourceLen int           // of the secret, the part that is SourceKey
+	SizeBytes int64
 }
 
 type nameRequest struct {

@@ -249,6 +249,38 @@ func (s *server) request(ctx context.Context, f frame, event func(any) error) (a
 			return nil, err
 		}
 		return struct{}{}, s.destroy(r)
+	case msgSnapshot:
+		r, err := decode[SnapshotRequest](f)
+		if err != nil {
+			return nil, err
+		}
+		a, err := s.find(r.VolumeID)
+		if err != nil {
+			return nil, err
+		}
+		if err := checkDir(r.SnapshotID, r.Dir); err != nil {
+			return nil, err
+		}
+		return a.vol.Snapshot(r.Dir, r.SnapshotID)
+	case msgClone:
+		r, err := decode[CloneRequest](f)
+		if err != nil {
+			return nil, err
+		}
+		return s.clone(r, f.secret)
+	case msgGrow:
+		r, err := decode[growRequest](f)
+		if err != nil {
+			return nil, err
+		}
+		a, err := s.find(r.VolumeID)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.vol.Grow(r.SizeBytes); err != nil {
+			return nil, err
+		}
+		return a.vol.Anchor(), nil
 	case msgWatch:
 		return struct{}{}, s.watch(ctx, event)
 	}
@@ -288,6 +320,28 @@ func (s *server) create(r CreateRequest) (block.Anchor, error) {
 		s.log.Info("volume created", "volume", r.VolumeID, "bytes", r.SizeBytes)
 	}
 	return a, err
+}
+
+func (s *server) clone(r CloneRequest, keys *secret.Bytes) (block.Anchor, error) {
+	if err := checkDir(r.VolumeID, r.Dir); err != nil {
+		return block.Anchor{}, err
+	}
+	if err := checkDir("source", r.From); err != nil {
+		return block.Anchor{}, err
+	}
+	if r.SourceLen <= 0 || r.SourceLen > keys.Len() {
+		return block.Anchor{}, fmt.Errorf("%w: clone without the source's key", ErrRequest)
+	}
+	src := secret.New(append([]byte(nil), keys.Expose()[:r.SourceLen]...))
+	defer src.Wipe()
+	own := src
+	if keys.Len() > r.SourceLen {
+		own = secret.New(append([]byte(nil), keys.Expose()[r.SourceLen:]...))
+		defer own.Wipe()
+	}
+	o := s.options(r.VolumeID, own)
+	o.SizeBytes = r.SizeBytes
+	return block.Clone(r.Dir, o, block.Source{Dir: r.From, Key: src, Anchor: r.SourceAnchor})
 }
 
 func (s *server) find(id string) (*attached, error) {

@@ -272,6 +272,70 @@ func TestImportAndWatch(t *testing.T) {
 	}
 }
 
+func TestSnapshotClone(t *testing.T) {
+	dir := shortDir(t)
+	c, _ := start(t, dir)
+	ctx := t.Context()
+	d := func(n string) string { return filepath.Join(dir, n) }
+	if _, err := c.Create(ctx, CreateRequest{VolumeID: "vol-a", Dir: d("a"), SizeBytes: 8 << 20, Key: testKey(1)}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := c.Attach(ctx, AttachRequest{VolumeID: "vol-a", Dir: d("a"), Key: testKey(1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := d("img")
+	data := bytes.Repeat([]byte("snapshot"), 1<<17)
+	if err := os.WriteFile(img, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Import(ctx, ImportRequest{VolumeID: "vol-a", Image: img}, nil); err != nil {
+		t.Fatal(err)
+	}
+	snap, err := c.Snapshot(ctx, SnapshotRequest{VolumeID: "vol-a", SnapshotID: "snap-1", Dir: d("s")})
+	if err != nil || snap.Version <= st.Anchor.Version {
+		t.Fatalf("Snapshot = %v, %v; want a version above %d", snap, err, st.Anchor.Version)
+	}
+	if _, err := c.Snapshot(ctx, SnapshotRequest{VolumeID: "vol-a", SnapshotID: "snap-1", Dir: d("s")}); !errors.Is(err, block.ErrExists) {
+		t.Errorf("snapshot over a snapshot: %v, want ErrExists", err)
+	}
+	for i, r := range []CloneRequest{
+		{From: d("s"), Dir: d("b"), VolumeID: "vol-b", SourceKey: testKey(1), SourceAnchor: snap},
+		{From: d("s"), Dir: d("c"), VolumeID: "vol-c", SourceKey: testKey(1), Key: testKey(3), SizeBytes: 16 << 20},
+	} {
+		a, err := c.Clone(ctx, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := testKey(1)
+		if i == 1 {
+			k = testKey(3)
+		}
+		st, err := c.Attach(ctx, AttachRequest{VolumeID: r.VolumeID, Dir: r.Dir, Anchor: a, Key: k})
+		if err != nil || st.SizeBytes != int64(i+1)*(8<<20) {
+			t.Fatalf("attach of a clone: %+v, %v", st, err)
+		}
+		if _, err := c.Grow(ctx, r.VolumeID, 32<<20); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Detach(ctx, r.VolumeID); err != nil {
+			t.Error(err)
+		}
+		v, err := block.Open(r.Dir, block.Options{Key: k, ReadOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(data))
+		if _, err := v.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) || v.Size() != 32<<20 {
+			t.Errorf("clone %s: %v, or other bytes, or size %d", r.VolumeID, err, v.Size())
+		}
+		v.Abandon()
+	}
+	if _, err := c.Clone(ctx, CloneRequest{From: d("s"), Dir: d("x"), VolumeID: "vol-x", SourceKey: testKey(9)}); !errors.Is(err, block.ErrKey) {
+		t.Errorf("clone with a wrong key: %v, want ErrKey", err)
+	}
+}
+
 // TestProcess runs the real process: hardening, kill -9, SIGTERM.
 func TestProcess(t *testing.T) {
 	tool(t, "qemu-io")

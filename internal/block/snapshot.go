@@ -1,0 +1,251 @@
+package block
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/sealdesk/sealdesk/internal/secret"
+)
+
+// Snapshot freezes the volume's present state (all writes acknowledged before the
+// call) in a directory of its own on the same file system. Segments are shared, not
+// copied: it costs a checkpoint and one link for each segment, and nothing afterwards.
+// The snapshot opens read-only with the volume's key, and is removed with Destroy.
+func (v *Volume) Snapshot(dir, snapshotID string) (Anchor, error) {
+	a, err := v.snapshot(dir, snapshotID)
+	if err != nil {
+		return Anchor{}, fmt.Errorf("snapshot %s of volume %s: %w", snapshotID, v.id, err)
+	}
+	return a, nil
+}
+
+func (v *Volume) snapshot(dir, snapshotID string) (Anchor, error) {
+	if v.opt.ReadOnly {
+		return Anchor{}, ErrReadOnly
+	}
+	if snapshotID == "" || len(snapshotID) > 256 {
+		return Anchor{}, fmt.Errorf("the snapshot ID must have 1 to 256 bytes")
+	}
+	// No checkpoint, and so no removal of segments, comes in between.
+	v.ckptMu.Lock()
+	defer v.ckptMu.Unlock()
+	// Shared segments must never grow again.
+	if err := v.sealOpenSegments(); err != nil {
+		return Anchor{}, err
+	}
+	m, err := v.checkpointLocked(0)
+	if err != nil {
+		return Anchor{}, err
+	}
+	v.mu.Lock()
+	if v.side.seg != nil { // the map pages just written
+		v.seal(v.side.seg)
+		v.side = sideHead{}
+	}
+	v.mu.Unlock()
+	snap := *m
+	snap.flags = manifestClean | manifestSnapshot
+	snap.name = snapshotID
+	return share(v.fs, dir, &snap, v.key)
+}
+
+// sealOpenSegments ends the open log segment, so that the next write begins another.
+func (v *Volume) sealOpenSegments() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.usable(); err != nil {
+		return err
+	}
+	if err := v.emit(); err != nil {
+		return err
+	}
+	if v.head.seg != nil {
+		v.seal(v.head.seg)
+		v.head.seg = nil
+	}
+	return nil
+}
+
+// share makes dir a volume of manifest m, with the segments of fs.
+func share(fs FS, dir string, m *manifest, key *secret.Bytes) (Anchor, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return Anchor{}, err
+	}
+	dst := DirFS(dir)
+	unlock, err := dst.Lock()
+	if err != nil {
+		return Anchor{}, err
+	}
+	defer unlock()
+	names, err := dst.List()
+	if err != nil {
+		return Anchor{}, err
+	}
+	for _, n := range names {
+		if n != lockName {
+			return Anchor{}, fmt.Errorf("%s: %w", dir, ErrExists)
+		}
+	}
+	for _, s := range m.segs {
+		if err := fs.LinkTo(segName(s.id), dir); err != nil {
+			return Anchor{}, fmt.Errorf("share segment %x: %w", s.id, err)
+		}
+	}
+	if err := dst.SyncDir(); err != nil {
+		return Anchor{}, err
+	}
+	a, err := writeManifest(dst, m, key) // last: before it, the directory is no volume
+	if err != nil {
+		return Anchor{}, err
+	}
+	return a, DirFS(filepath.Dir(dir)).SyncDir()
+}
+
+// Source names what Clone starts from: a snapshot, or a volume that was closed.
+type Source struct {
+	Dir    string
+	Key    *secret.Bytes
+	Anchor Anchor // zero: no check
+}
+
+// Clone makes a new volume in dir that begins as the source and shares its segments.
+// Its own writes are sealed under its own key; the source's key is kept in the new
+// volume's manifest, sealed under the new key, so that only this one is needed to open
+// it. opt gives VolumeID, Key, and SizeBytes (0: as the source; it may be larger).
+func Clone(dir string, opt Options, src Source) (Anchor, error) {
+	a, err := clone(dir, opt, src)
+	if err != nil {
+		return Anchor{}, fmt.Errorf("clone %s from %s: %w", opt.VolumeID, src.Dir, err)
+	}
+	return a, nil
+}
+
+func clone(dir string, opt Options, src Source) (Anchor, error) {
+	opt.ensureDefaults(dir)
+	if opt.VolumeID == "" || len(opt.VolumeID) > 256 {
+		return Anchor{}, fmt.Errorf("volume ID %q must have 1 to 256 bytes", opt.VolumeID)
+	}
+	if opt.Key.Len() < minKeyLen || src.Key.Len() < minKeyLen {
+		return Anchor{}, fmt.Errorf("%w: too short", ErrKey)
+	}
+	fs := DirFS(src.Dir)
+	if _, err := fs.List(); err != nil {
+		return Anchor{}, err
+	}
+	unlock, err := fs.Lock()
+	if err != nil {
+		return Anchor{}, err
+	}
+	defer unlock()
+	m, err := readManifests(fs, src.Key)
+	if err != nil {
+		return Anchor{}, err
+	}
+	if a := src.Anchor; !a.IsZero() && (m.version < a.Version || (m.version == a.Version && m.mac != a.Tag)) {
+		return Anchor{}, fmt.Errorf("%w: found version %d, pinned is %d", ErrRollback, m.version, a.Version)
+	}
+	if m.flags&manifestClean == 0 {
+		return Anchor{}, fmt.Errorf("%w: the source was not closed in order; open and close it first", ErrBusy)
+	}
+	if opt.SizeBytes != 0 && (opt.SizeBytes < m.size || opt.SizeBytes%BlockSize != 0 || levelsFor(opt.SizeBytes) > maxLevels) {
+		return Anchor{}, fmt.Errorf("size %d: want a multiple of %d, not below the source's %d", opt.SizeBytes, BlockSize, m.size)
+	}
+	vid := makeVolID(opt.VolumeID)
+	n := *m
+	n.flags, n.version, n.vol, n.volumeID, n.name = manifestClean, 1, vid, opt.VolumeID, ""
+	n.tailSeg, n.tailSlot, n.tailGroup, n.tailPrev = 0, 0, 1, [tagLen]byte{}
+	n.tailNext, n.nextSeg = m.nextSeg, m.nextSeg+1
+	n.keyring, n.epochs = nil, nil
+
+	// The source's own key becomes entry 1, the entries it had follow.
+	w, err := wrapKey(opt.Key, vid, 1, m.vol, src.Key)
+	if err != nil {
+		return Anchor{}, err
+	}
+	n.keyring = append(n.keyring, w)
+	renamed := map[uint32]uint32{0: 1}
+	for i := range m.keyring {
+		k, err := m.keyring[i].unwrap(src.Key, m.vol)
+		if err != nil {
+			return Anchor{}, err
+		}
+		id := uint32(i + 2)
+		w, err := wrapKey(opt.Key, vid, id, m.keyring[i].origin, k)
+		k.Wipe()
+		if err != nil {
+			return Anchor{}, err
+		}
+		n.keyring = append(n.keyring, w)
+		renamed[m.keyring[i].id] = id
+	}
+	used := map[uint32]bool{}
+	for _, e := range m.epochs {
+		if e.live == 0 {
+			continue
+		}
+		c := *e
+		id, ok := renamed[e.dek]
+		if !ok {
+			return Anchor{}, fmt.Errorf("epoch %d: no key %d: %w", e.num, e.dek, ErrCorrupt)
+		}
+		c.dek = id
+		used[id] = true
+		n.epochs = append(n.epochs, &c)
+	}
+	// A long lineage carries no keys that nothing needs any more.
+	keep := n.keyring[:0]
+	for _, w := range n.keyring {
+		if used[w.id] {
+			keep = append(keep, w)
+		}
+	}
+	n.keyring = keep
+	a, err := share(fs, dir, &n, opt.Key)
+	if err != nil || opt.SizeBytes == 0 || opt.SizeBytes == m.size {
+		return a, err
+	}
+	v, err := Open(dir, Options{VolumeID: opt.VolumeID, Key: opt.Key, Anchor: a, Base: opt.Base, Suite: opt.Suite, CheckpointInterval: -1})
+	if err != nil {
+		return Anchor{}, err
+	}
+	if err := v.Grow(opt.SizeBytes); err != nil {
+		v.Abandon()
+		return Anchor{}, err
+	}
+	if err := v.Close(); err != nil {
+		return Anchor{}, err
+	}
+	return v.Anchor(), nil
+}
+
+// Grow makes the volume larger while it is in use. The new part reads as zeros.
+func (v *Volume) Grow(size int64) error {
+	if v.opt.ReadOnly {
+		return fmt.Errorf("grow volume %s: %w", v.id, ErrReadOnly)
+	}
+	v.mu.Lock()
+	if err := v.usable(); err != nil {
+		v.mu.Unlock()
+		return err
+	}
+	if size < v.Size() || size%BlockSize != 0 || levelsFor(size) > maxLevels {
+		v.mu.Unlock()
+		return fmt.Errorf("grow volume %s: size %d: want a multiple of %d, from %d to 128 TiB: %w", v.id, size, BlockSize, v.Size(), ErrRange)
+	}
+	for v.levels < levelsFor(size) {
+		old := v.root
+		top := newNode(old.level+1, 0)
+		top.ent[0], top.kids[0] = v.rootLoc, old
+		v.rootLoc = entry{}
+		if old.level == 0 {
+			v.leaves = append(v.leaves, old)
+		}
+		v.root = top
+		v.levels++
+		v.markDirty(top)
+	}
+	v.size.Store(size)
+	v.mu.Unlock()
+	return v.checkpoint(0)
+}

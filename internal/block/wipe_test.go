@@ -1,0 +1,88 @@
+package block
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"testing"
+
+	"github.com/sealdesk/sealdesk/internal/secret"
+)
+
+// findInMemory counts how often the pattern (given masked, so as not to be found
+// itself) occurs in this process's writable memory.
+func findInMemory(t *testing.T, masked []byte, mask byte) (found []string) {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Skipf("no /proc: %v", err)
+	}
+	mem, err := os.Open("/proc/self/mem")
+	if err != nil {
+		t.Skipf("no /proc/self/mem: %v", err)
+	}
+	defer mem.Close()
+	buf := make([]byte, 1<<20)
+	sc := bufio.NewScanner(bytes.NewReader(maps))
+	for sc.Scan() {
+		var lo, hi int64
+		var perm string
+		if n, _ := fmt.Sscanf(sc.Text(), "%x-%x %s", &lo, &hi, &perm); n != 3 || !strings.HasPrefix(perm, "rw") {
+			continue
+		}
+		for at := lo; at < hi; at += int64(len(buf) - 64) {
+			n, _ := mem.ReadAt(buf[:min(int64(len(buf)), hi-at)], at)
+			for i := range buf[:n] {
+				buf[i] ^= mask
+			}
+			if i := bytes.Index(buf[:n], masked); i >= 0 {
+				found = append(found, fmt.Sprintf("%#x in %s", at+int64(i), sc.Text()))
+			}
+		}
+		clear(buf)
+	}
+	return found
+}
+
+// TestKeyIsWiped looks for the data key and a block key in the process's memory, while
+// the volume is open and after it was closed.
+func TestKeyIsWiped(t *testing.T) {
+	const mask = 0xa5
+	dir := t.TempDir()
+	key := secret.Random(64)
+	masked := make([]byte, 32)
+	for i := range masked {
+		masked[i] = key.Expose()[i] ^ mask
+	}
+	create(t, dir, Options{Key: key})
+	v, err := Open(dir, Options{Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, v, noise(1, 4096), 0)
+	key.Wipe()
+	if found := findInMemory(t, masked, mask); len(found) == 0 {
+		t.Fatal("the search does not even find the key of an open volume")
+	}
+	aead := v.cur.data
+	var nonce [12]byte
+	before := aead.Seal(nil, nonce[:], nonce[:], nil)
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	func() {
+		defer func() { _ = recover() }() // a wiped AEAD may refuse to work at all
+		if bytes.Equal(before, aead.Seal(nil, nonce[:], nonce[:], nil)) {
+			t.Error("the round keys of a closed volume still seal")
+		}
+	}()
+	runtime.GC()
+	debug.FreeOSMemory()
+	if found := findInMemory(t, masked, mask); len(found) > 0 {
+		t.Errorf("the data key is still in memory at %s", strings.Join(found, "; "))
+	}
+}
