@@ -282,7 +282,8 @@ func attachmentOf(v *volume) types.VolumeAttachment {
 // Export is where an attached volume is served.
 type Export struct {
 	VolumeID string
-	Socket   string // unix socket of the NBD server; the export is its default ("")
+	Socket   string // unix socket of the NBD server
+	Name     string // of the NBD export
 	// Attached tells that the volume is served now; otherwise Reason says why not.
 	Attached bool
 	Reason   string
@@ -295,7 +296,7 @@ func (s *Service) Export(account, region, volumeID string) (Export, error) {
 	if v == nil || v.Draft {
 		return Export{}, fail("InvalidVolume.NotFound", "The volume '%s' does not exist.", volumeID)
 	}
-	e := Export{VolumeID: v.ID, Socket: s.socket(v), Reason: v.Reason}
+	e := Export{VolumeID: v.ID, Socket: s.socket(v), Name: v.ID, Reason: v.Reason}
 	switch {
 	case v.Attachment == nil:
 		e.Reason = "the volume is not attached"

@@ -506,13 +506,13 @@ func (p *fakePlane) Destroy(_ context.Context, id, dir string) error {
 	})
 }
 
-func (p *fakePlane) Grow(_ context.Context, id, dir string, size int64, k *secret.Bytes, _ []byte) (anchor []byte, err error) {
+func (p *fakePlane) Grow(_ context.Context, g Growth) (anchor []byte, err error) {
 	err = p.do("Grow", func() error {
-		pl := p.places[dir]
-		if k != nil && pl.Key != hexKey(k) {
+		pl := p.places[g.Dir]
+		if g.Key != nil && pl.Key != hexKey(g.Key) {
 			return block.ErrKey
 		}
-		pl.Size = size
+		pl.Size = g.Size
 		pl.Version++
 		anchor = pl.anchor()
 		return nil

@@ -155,14 +155,14 @@ func (s *Service) grow(ctx context.Context, c *api.Call, v *volume) ([]byte, err
 		return nil, fmt.Errorf("the data plane cannot grow volumes")
 	}
 	if v.Attachment != nil {
-		return g.Grow(ctx, v.ID, s.dir(v), int64(to)<<30, nil, nil)
+		return g.Grow(ctx, Growth{VolumeID: v.ID, Dir: s.dir(v), Size: int64(to) << 30})
 	}
 	dek, err := s.openKey(ctx, c, v.Key)
 	if err != nil {
 		return nil, err
 	}
 	defer dek.Wipe()
-	return g.Grow(ctx, v.ID, s.dir(v), int64(to)<<30, dek, v.Anchor)
+	return g.Grow(ctx, Growth{VolumeID: v.ID, Dir: s.dir(v), Size: int64(to) << 30, Key: dek, Anchor: v.Anchor, Image: v.Image})
 }
 
 func modificationOf(v *volume) *types.VolumeModification {

@@ -31,9 +31,8 @@ type Plane interface {
 
 // Grower is a Plane that can make volumes larger.
 type Grower interface {
-	// Grow makes the volume size bytes large, detached (key and anchor given) or attached
-	// (key nil). It is no error when the volume has that size already.
-	Grow(ctx context.Context, volumeID, dir string, size int64, key *secret.Bytes, anchor []byte) (newAnchor []byte, err error)
+	// Grow makes a volume larger. It is no error when the volume has that size already.
+	Grow(ctx context.Context, g Growth) (anchor []byte, err error)
 }
 
 // Snapshotter is a Plane that can keep a volume's state of one moment.
@@ -44,12 +43,13 @@ type Snapshotter interface {
 	Restore(ctx context.Context, r Restore) (anchor []byte, err error)
 }
 
-// Reader is a Plane that gives out the content of a snapshot in blocks (EBS direct APIs).
-type Reader interface {
-	// ReadSnapshot reads len(p) bytes at off of the snapshot in dir.
-	ReadSnapshot(ctx context.Context, id, dir string, key *secret.Bytes, p []byte, off int64) error
-	// Allocated calls f for each range of the snapshot that may hold other than zeros.
-	Allocated(ctx context.Context, id, dir string, key *secret.Bytes, f func(off, n int64) error) error
+// Growth is what Grower.Grow makes larger.
+type Growth struct {
+	VolumeID, Dir string
+	Size          int64         // bytes
+	Key           *secret.Bytes // nil when the volume is attached
+	Anchor        []byte        // of a volume that is not attached
+	Image         string
 }
 
 // NewVolume is what Plane.Create makes.
@@ -101,6 +101,7 @@ type Snapshot struct {
 type Kept struct {
 	Bytes  int64
 	Anchor []byte // of the volume afterwards, nil when it has not moved
+	Pin    []byte // anchor of the snapshot itself
 }
 
 // Restore is what Snapshotter.Restore makes a volume from.
@@ -108,6 +109,7 @@ type Restore struct {
 	NewVolume
 	SnapshotID, SnapshotDir string
 	SnapshotKey             *secret.Bytes
+	SnapshotAnchor          []byte
 }
 
 // ErrNotServed is returned by Plane.Detach for a volume that is not attached.

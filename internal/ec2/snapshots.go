@@ -165,7 +165,7 @@ func (s *Service) restore(ctx context.Context, c *api.Call, v *volume, nv NewVol
 		return nil, err
 	}
 	defer dek.Wipe()
-	return sn.Restore(ctx, Restore{NewVolume: nv, SnapshotID: n.ID, SnapshotDir: s.snapshotDir(n), SnapshotKey: dek})
+	return sn.Restore(ctx, Restore{NewVolume: nv, SnapshotID: n.ID, SnapshotDir: s.snapshotDir(n), SnapshotKey: dek, SnapshotAnchor: n.Anchor})
 }
 
 var errNoSnapshots = fail("UnsupportedOperation", "Snapshots are not supported by this data plane.")
@@ -225,14 +225,14 @@ func (s *Service) snapshotVolume(ctx context.Context, c *api.Call, volumeID, des
 	if err != nil {
 		return nil, err
 	}
-	bytes, blank, err := s.keep(ctx, c, sn, n, volumeKey)
+	kept, blank, err := s.keep(ctx, c, sn, n, volumeKey)
 	if err == nil {
 		err = s.cfg.Store.Update(ctx, func(tx *store.Tx) error {
 			e := s.snapshots.Edit(tx, n.key())
 			if e == nil {
 				return errGone
 			}
-			e.Draft, e.Owner, e.State, e.Progress, e.Bytes, e.Blank, e.CompletionTime = false, "", "completed", 100, bytes, blank, s.now()
+			e.Draft, e.Owner, e.State, e.Progress, e.Bytes, e.Anchor, e.Blank, e.CompletionTime = false, "", "completed", 100, kept.Bytes, kept.Pin, blank, s.now()
 			return s.snapshots.Put(tx, n.key(), e)
 		})
 	}
@@ -249,34 +249,34 @@ func (s *Service) snapshotVolume(ctx context.Context, c *api.Call, volumeID, des
 
 // keep has the data plane keep the volume's state. A volume that never got its place
 // and begins with nothing needs no data: blank.
-func (s *Service) keep(ctx context.Context, c *api.Call, sn Snapshotter, n *snapshot, volumeKey string) (bytes int64, blank bool, err error) {
+func (s *Service) keep(ctx context.Context, c *api.Call, sn Snapshotter, n *snapshot, volumeKey string) (kept Kept, blank bool, err error) {
 	v := s.volumes.Get(s.cfg.Store.Snapshot(), volumeKey)
 	if v == nil {
-		return 0, false, errGone
+		return kept, false, errGone
 	}
 	if !v.Made && v.Image == "" && (v.Source == nil || v.Source.Blank) {
-		return 0, true, nil
+		return kept, true, nil
 	}
 	want := Snapshot{SnapshotID: n.ID, Dir: s.snapshotDir(n), VolumeID: v.ID, VolumeDir: s.dir(v), Anchor: v.Anchor, Image: v.Image}
 	if v.Attachment == nil {
 		dek, err := s.openKey(ctx, c.AsService("ec2"), v.Key)
 		if err != nil {
-			return 0, false, err
+			return kept, false, err
 		}
 		defer dek.Wipe()
 		if want.Anchor, err = s.place(ctx, c.AsService("ec2"), v, dek); err != nil {
-			return 0, false, err
+			return kept, false, err
 		}
 		want.Key = dek
 	}
-	kept, err := sn.Snapshot(ctx, want)
+	kept, err = sn.Snapshot(ctx, want)
 	if err != nil {
-		return 0, false, fmt.Errorf("snapshot %s of volume %s: %w", n.ID, v.ID, err)
+		return kept, false, fmt.Errorf("snapshot %s of volume %s: %w", n.ID, v.ID, err)
 	}
 	if kept.Anchor != nil {
 		err = s.editVolume(ctx, volumeKey, func(e *volume) error { e.Anchor = kept.Anchor; return nil })
 	}
-	return kept.Bytes, false, err
+	return kept, false, err
 }
 
 // undoSnapshot removes a snapshot that nobody was answered for, or completes a
@@ -438,6 +438,7 @@ func (s *Service) fillCopy(ctx context.Context, c *api.Call, sn Snapshotter, n, 
 	if err != nil {
 		return err
 	}
+	var anchor []byte
 	if !src.Blank {
 		// The source is opened with the caller's own permissions, in its region.
 		call := c.Forward("ec2")
@@ -452,14 +453,14 @@ func (s *Service) fillCopy(ctx context.Context, c *api.Call, sn Snapshotter, n, 
 			return err
 		}
 		defer to.Wipe()
-		_, err = sn.Restore(ctx, Restore{NewVolume: NewVolume{VolumeID: n.ID, Dir: s.snapshotDir(n), Size: int64(n.SizeGiB) << 30, Key: to},
-			SnapshotID: src.ID, SnapshotDir: s.snapshotDir(src), SnapshotKey: from})
+		anchor, err = sn.Restore(ctx, Restore{NewVolume: NewVolume{VolumeID: n.ID, Dir: s.snapshotDir(n), Size: int64(n.SizeGiB) << 30, Key: to},
+			SnapshotID: src.ID, SnapshotDir: s.snapshotDir(src), SnapshotKey: from, SnapshotAnchor: src.Anchor})
 		if err != nil {
 			return fmt.Errorf("copy snapshot %s: %w", src.ID, err)
 		}
 	}
 	return s.editSnapshot(ctx, n.key(), func(e *snapshot) {
-		e.Key, e.Draft, e.Owner, e.State, e.Progress, e.Bytes, e.CompletionTime = k, false, "", "completed", 100, src.Bytes, s.now()
+		e.Key, e.Draft, e.Owner, e.State, e.Progress, e.Bytes, e.Anchor, e.CompletionTime = k, false, "", "completed", 100, src.Bytes, anchor, s.now()
 	})
 }
 

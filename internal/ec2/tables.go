@@ -144,8 +144,9 @@ type snapshot struct {
 	Reason              string `json:",omitempty"`
 	Progress            int
 	Tags                map[string]string
-	Bytes               int64 // held
-	Blank               bool  `json:",omitempty"` // of a volume never attached: all zeros, no data
+	Bytes               int64  // held
+	Anchor              []byte `json:",omitempty"`
+	Blank               bool   `json:",omitempty"` // of a volume never attached: all zeros, no data
 	Key                 keyState
 	Draft               bool     `json:",omitempty"`
 	Owner               string   `json:",omitempty"`

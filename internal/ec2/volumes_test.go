@@ -474,7 +474,9 @@ func TestDesktopVolumes(t *testing.T) {
 	in := CreateWorkspaceVolumeInput{WorkspaceId: aws.String("ws-0123456789"), Role: aws.String("root"), Size: aws.Int32(10), Encrypted: aws.Bool(true), KmsKeyId: aws.String(kmsKey),
 		SidDirectoryId: aws.String(sid), ClientToken: aws.String("ws-0123456789/root")}
 	e.refused(e.person(), "CreateWorkspaceVolume", &in, "OperationNotPermitted", "Only WorkSpaces")
-	d := e.s.Desktops(callerFunc(func(ctx context.Context, c *api.Call, service, op string, in any) (any, error) { return e.do(c, op, in) }))
+	d := e.s.Desktops(callerFunc(func(ctx context.Context, c *api.Call, service, op string, in any) (any, error) {
+		return e.do(c, op, in)
+	}))
 	ctx := context.Background()
 	id, err := d.Create(ctx, e.workspaces(), in)
 	if err != nil {

@@ -198,7 +198,7 @@ func (d *Desktops) Attach(ctx context.Context, c *api.Call, volumeID, workspaceI
 	v := d.s.volumes.Get(d.s.cfg.Store.Snapshot(), key(c.Account, c.Region, volumeID))
 	if e.Attached && v != nil && v.Attachment != nil && v.Attachment.Instance == workspaceID {
 		if sv, err := d.s.servedNow(ctx, volumeID); err == nil && sv != nil && sv.Failed == "" {
-			return e.Socket, "", nil
+			return e.Socket, e.Name, nil
 		}
 	}
 	_, err = api.Do[ec2.AttachVolumeOutput](ctx, d.caller, c, "ec2", "AttachVolume", &ec2.AttachVolumeInput{
@@ -206,7 +206,7 @@ func (d *Desktops) Attach(ctx context.Context, c *api.Call, volumeID, workspaceI
 	if err != nil {
 		return "", "", err
 	}
-	return e.Socket, "", nil
+	return e.Socket, e.Name, nil
 }
 
 // Detach has the volume dropped, and its key wiped. A volume that is not attached, or
