@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"maps"
 	"sort"
 	"strconv"
 	"strings"
@@ -63,9 +64,9 @@ func caller(c *api.Call) conditions {
 	return k
 }
 
-// about are the keys that describe the key of the call.
-func (s *Service) about(f found, c *api.Call) conditions {
-	k := caller(c)
+// describe are the keys that say what the key is.
+func describe(f *Key) conditions {
+	k := make(conditions, 16)
 	k["kms:KeySpec"] = []string{f.Spec}
 	k["kms:CustomerMasterKeySpec"] = k["kms:KeySpec"]
 	k["kms:KeyUsage"] = []string{f.Usage}
@@ -79,6 +80,22 @@ func (s *Service) about(f found, c *api.Call) conditions {
 			k.text("kms:MultiRegionKeyType", "PRIMARY")
 		}
 	}
+	for name, v := range f.Tags {
+		k["aws:ResourceTag/"+name] = []string{v}
+	}
+	return k
+}
+
+// about are the keys that describe the key of the call and the caller.
+func (s *Service) about(f found, c *api.Call) conditions {
+	var k conditions
+	if f.derived.keys != nil {
+		k = maps.Clone(f.derived.keys)
+	} else {
+		k = describe(f.Key)
+	}
+	k["kms:CallerAccount"] = []string{c.Principal.Account}
+	k.text("kms:ViaService", c.ViaService())
 	k.text("kms:RequestAlias", f.alias)
 	if aliases := s.byTarget.Keys(f.path(), "", 0); len(aliases) > 0 {
 		names := make([]string, len(aliases))
@@ -86,9 +103,6 @@ func (s *Service) about(f found, c *api.Call) conditions {
 			_, _, names[i] = splitPath(p)
 		}
 		k["kms:ResourceAliases"] = names
-	}
-	for name, v := range f.Tags {
-		k["aws:ResourceTag/"+name] = []string{v}
 	}
 	return k
 }
@@ -101,7 +115,7 @@ func (s *Service) ask(c *api.Call, f found, action string, keys conditions, gran
 	}
 	arn := f.arn()
 	note(c, arn)
-	return api.Target{Action: "kms:" + action, ARN: arn, Account: f.Account, Keys: keys, Policy: doc, PolicyID: "the key policy of " + arn, Mode: policy.ModeKMS, Granted: granted}, nil
+	return api.Target{Action: "kms:" + action, ARN: arn, Account: f.Account, Keys: keys, Policy: doc, PolicyID: arn, Mode: policy.ModeKMS, Granted: granted}, nil
 }
 
 // onKey declares an operation on one key. ref gives the KeyId member, more adds

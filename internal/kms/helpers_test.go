@@ -1,11 +1,15 @@
 package kms
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"runtime"
+	"testing"
 
 	"github.com/sealdesk/sealdesk/internal/api"
 	"github.com/sealdesk/sealdesk/internal/policy"
+	"github.com/sealdesk/sealdesk/internal/store"
 )
 
 func b64(b []byte) string   { return base64.StdEncoding.EncodeToString(b) }
@@ -29,4 +33,55 @@ func authorised(b *bench, c *api.Call, t api.Target) bool {
 // allow gives a principal an identity policy.
 func (b *bench) allow(arn, statements string) {
 	b.iam[arn] = append(b.iam[arn], policy.Source{ID: "test policy of " + arn, Document: policy.MustParse(`{"Version":"2012-10-17","Statement":[`+statements+`]}`, policy.Identity)})
+}
+
+// fill puts n of EBS's grants on a key, straight into the store.
+func fill(b *bench, keyPath string, n int) {
+	b.Helper()
+	for from := 0; from < n; from += 1000 {
+		err := b.st.Update(context.Background(), func(tx *store.Tx) error {
+			for i := from; i < min(n, from+1000); i++ {
+				g := &Grant{ID: newMaterialID(), Grantee: api.Host("ec2", region), Retiring: api.Host("ec2", region), IssuingAccount: acct,
+					Operations: []string{"Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "RetireGrant"}, Created: b.clk.Now(), Seed: make([]byte, 16),
+					Subset: map[string]string{sidName: "s", ebsName: "vol-" + itoa(i)}}
+				if err := b.s.grants.Put(tx, keyPath+"/"+g.ID, g); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// TestGrantHeap measures what the index holds for a grant beyond its record.
+func TestGrantHeap(t *testing.T) {
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	const n = 50_000
+	paths, grants := make([]string, n), make([]*Grant, n)
+	ops := []string{"Decrypt"}
+	for i := range grants {
+		paths[i] = "111122223333/us-west-2/1234abcd-12ab-34cd-56ef-1234567890ab/" + newMaterialID()
+		grants[i] = &Grant{Grantee: "ec2.us-west-2.amazonaws.com", Retiring: "ec2.us-west-2.amazonaws.com", Operations: ops, Subset: map[string]string{ebsName: "vol-" + itoa(i)}}
+	}
+	before := heap()
+	ix := newGrantIndex()
+	for i := range grants {
+		ix.changed(paths[i], nil, grants[i])
+	}
+	per := float64(heap()-before) / n
+	t.Logf("%.0f bytes a grant", per)
+	if per > 200 {
+		t.Errorf("the index holds %.0f bytes a grant, want under 200", per)
+	}
+	runtime.KeepAlive(ix)
+	runtime.KeepAlive(paths)
+	runtime.KeepAlive(grants)
 }

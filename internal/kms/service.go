@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sealdesk/sealdesk/internal/api"
 	"github.com/sealdesk/sealdesk/internal/clock"
 	"github.com/sealdesk/sealdesk/internal/kms/keyring"
 	"github.com/sealdesk/sealdesk/internal/store"
@@ -123,6 +122,9 @@ func New(cfg Config) (*Service, error) {
 	s.index = newGrantIndex()
 	s.grants.OnChange(s.index.changed)
 	s.keys.OnChange(func(p string, old, new *Key) {
+		if new != nil {
+			new.settle()
+		}
 		s.cache.keyChanged(p, old, new)
 		s.counts.changed(p, old, new)
 		if new == nil {
@@ -199,5 +201,3 @@ func splitPath(p string) (account, region, rest string) {
 	}
 	return "", "", p
 }
-
-var _ = api.Host

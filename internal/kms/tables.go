@@ -37,6 +37,21 @@ type Key struct {
 	// Store is the custom key store; External the key's ID in an external key store.
 	Store    string `json:",omitempty"`
 	External string `json:",omitempty"`
+
+	derived derived
+}
+
+// derived is what follows from a stored key. settle works it out once, before the
+// record becomes visible; a record that is being made or edited has none.
+type derived struct {
+	path, arn string
+	keys      conditions // the condition keys that describe the key, its aliases apart
+}
+
+// settle fills derived. Only the store's change hook calls it.
+func (k *Key) settle() {
+	k.derived = derived{}
+	k.derived = derived{path: k.path(), arn: k.arn(), keys: describe(k)}
 }
 
 // Material is one key material (AWS: HSM backing key) of a key.
@@ -110,11 +125,21 @@ type usage struct {
 // path is the table key of a key; id may be any identifier below region.
 func path(account, region, id string) string { return account + "/" + region + "/" + id }
 
-// Path is the key's own table key.
-func (k *Key) path() string { return path(k.Account, k.Region, k.ID) }
+// path is the key's own table key.
+func (k *Key) path() string {
+	if k.derived.path != "" {
+		return k.derived.path
+	}
+	return path(k.Account, k.Region, k.ID)
+}
 
 // arn is the key ARN.
-func (k *Key) arn() string { return keyARN(k.Account, k.Region, k.ID) }
+func (k *Key) arn() string {
+	if k.derived.arn != "" {
+		return k.derived.arn
+	}
+	return keyARN(k.Account, k.Region, k.ID)
+}
 
 func keyARN(account, region, id string) string {
 	return "arn:aws:kms:" + region + ":" + account + ":key/" + id
