@@ -130,6 +130,7 @@ type group struct {
 	prev    [tagLen]byte
 	entries []groupEntry
 	tag     [tagLen]byte // its own
+	nonce   [12]byte     // scratch
 }
 
 var errDescriptor = errors.New("bad group descriptor")
@@ -155,9 +156,8 @@ func (g *group) sealInto(a cipher.AEAD, id volID, b []byte, scratch []byte) {
 	for i := range g.entries {
 		putGroupEntry(b[descHeader+32*i:], &g.entries[i])
 	}
-	var nonce [12]byte
-	le.PutUint64(nonce[:], g.ctr)
-	out := a.Seal(scratch[:0], nonce[:], b[descHeader:descTagOff], b[:descHeader])
+	putNonce(&g.nonce, g.ctr)
+	out := a.Seal(scratch[:0], g.nonce[:], b[descHeader:descTagOff], b[:descHeader])
 	copy(b[descHeader:], out)
 	copy(g.tag[:], b[descTagOff:])
 }

@@ -20,6 +20,9 @@ type head struct {
 	entries []groupEntry
 	nblocks uint32
 	scratch []byte // for sealing descriptors
+	aad     [32]byte
+	nonce   [12]byte
+	g       group
 }
 
 func putNonce(n *[12]byte, ctr uint64) {
@@ -133,13 +136,11 @@ func (v *Volume) append(n *node, lba uint64, p []byte) error {
 	}
 	h := &v.head
 	e := groupEntry{addr: lba, kind: kindData, epoch: v.cur.num, ctr: uint32(v.dataCtr)}
-	var aad [32]byte
-	var nonce [12]byte
-	blockAAD(&aad, v.vid, lba, e.epoch, kindData, 0)
-	putNonce(&nonce, v.dataCtr)
+	blockAAD(&h.aad, v.vid, lba, e.epoch, kindData, 0)
+	putNonce(&h.nonce, v.dataCtr)
 	v.dataCtr++
 	at := int(1+h.nblocks) * BlockSize
-	v.cur.data.Seal(h.buf[at:at], nonce[:], p, aad[:])
+	v.cur.data.Seal(h.buf[at:at], h.nonce[:], p, h.aad[:])
 	copy(e.tag[:], h.buf[at+BlockSize:])
 	h.nblocks++
 	h.entries = append(h.entries, e)
@@ -157,7 +158,8 @@ func (v *Volume) emit() error {
 	if v.failed != nil {
 		return v.failed
 	}
-	g := group{flags: groupLog, seg: h.seg.id, slot: h.slot, nblocks: h.nblocks, num: h.group, flushed: v.flushed.Load(),
+	g := &h.g
+	*g = group{flags: groupLog, seg: h.seg.id, slot: h.slot, nblocks: h.nblocks, num: h.group, flushed: v.flushed.Load(),
 		epoch: v.cur.num, ctr: v.descCtr, next: h.next, prev: h.prev, entries: h.entries}
 	v.descCtr++
 	g.sealInto(v.cur.desc, v.vid, h.buf, h.scratch)

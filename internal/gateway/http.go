@@ -111,10 +111,11 @@ func (g *Gateway) answer(r *http.Request, svc *wire.Service, body []byte, auth *
 	if op != nil && op.Internal {
 		op = nil
 	}
+	model, known := svc.Operation(name)
 	unsigned := op != nil && op.Unsigned && authErr != nil && errors.Is(authErr, error(sigv4.ErrMissing))
 	if unsigned {
 		c.Region, c.Principal = "us-east-1", api.Principal{Type: api.Anonymous}
-	} else if err := g.authenticate(r, body, op, auth, authErr, c); err != nil {
+	} else if err := g.authenticate(r, body, known && model.StreamingInput(), auth, authErr, c); err != nil {
 		return nil, nil, err
 	}
 	c.Account = c.Principal.Account
@@ -124,8 +125,7 @@ func (g *Gateway) answer(r *http.Request, svc *wire.Service, body []byte, auth *
 	if detectErr != nil {
 		return fail(detectErr)
 	}
-	model, ok := svc.Operation(name)
-	if op == nil || !ok {
+	if op == nil || !known {
 		return fail(svc.NotServed(name))
 	}
 	if !utf8.Valid(body) && !model.StreamingInput() {
@@ -142,8 +142,9 @@ func (g *Gateway) answer(r *http.Request, svc *wire.Service, body []byte, auth *
 	return out, model, err
 }
 
-// authenticate finds out who signed the call.
-func (g *Gateway) authenticate(r *http.Request, body []byte, op *api.Operation, auth *sigv4.Auth, authErr error, c *api.Call) error {
+// authenticate finds out who signed the call. A body that carries a checksum of its
+// own need not be signed.
+func (g *Gateway) authenticate(r *http.Request, body []byte, unsignedBody bool, auth *sigv4.Auth, authErr error, c *api.Call) error {
 	if authErr != nil {
 		return authErr
 	}
@@ -158,7 +159,7 @@ func (g *Gateway) authenticate(r *http.Request, body []byte, op *api.Operation, 
 		g.log.Error("credentials could not be looked up", "requestId", c.RequestID, "err", err)
 		return internalFailure
 	}
-	b := sigv4.Body{Hash: sha256.Sum256(body), AllowUnsigned: op != nil && op.Service == "ebs"}
+	b := sigv4.Body{Hash: sha256.Sum256(body), AllowUnsigned: unsignedBody}
 	if err := g.verifier.Verify(auth, r, b, cred.SecretAccessKey.Expose(), c.Time); err != nil {
 		return err
 	}

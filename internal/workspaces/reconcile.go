@@ -39,6 +39,17 @@ func (s *Service) Run(ctx context.Context) {
 func (s *Service) reconcile(ctx context.Context) {
 	var workers sync.WaitGroup
 	defer workers.Wait()
+	workers.Add(1)
+	go func() {
+		defer workers.Done()
+		for ctx.Err() == nil {
+			s.watch(ctx)
+			select {
+			case <-ctx.Done():
+			case <-s.cfg.Clock.After(tick):
+			}
+		}
+	}()
 	boots := make(chan struct{}, maxBoots)
 	for ctx.Err() == nil {
 		changed := s.cfg.Store.Changed()
@@ -60,8 +71,7 @@ func (s *Service) reconcile(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-changed:
-		case <-s.cfg.Clock.After(tick):
-			s.watch(ctx)
+		case <-s.cfg.Clock.After(tick): // a task's time may have come
 		}
 	}
 }

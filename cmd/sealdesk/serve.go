@@ -1,0 +1,79 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealdesk/sealdesk/internal/app"
+	"github.com/sealdesk/sealdesk/internal/audit"
+)
+
+// defaultDataDir is where state lives when nothing else is said.
+func defaultDataDir() string {
+	if d := os.Getenv("SEALDESK_DATA_DIR"); d != "" {
+		return d
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".sealdesk")
+	}
+	return "/var/lib/sealdesk"
+}
+
+func serveCommand() *cobra.Command {
+	var cfg app.Config
+	var relaxed, debug bool
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the APIs and run the desktops",
+		Long: `Serve every API on one address. An empty data directory is initialised: root key,
+account and root credentials are made, printed once, and kept in
+DATA-DIR/root-credentials (mode 0600).
+
+Environment: SEALDESK_ACCOUNT_ID, SEALDESK_ROOT_ACCESS_KEY_ID and
+SEALDESK_ROOT_SECRET_ACCESS_KEY give the account and its root credentials.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			level := slog.LevelInfo
+			if debug {
+				level = slog.LevelDebug
+			}
+			cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+			cfg.AccountID = os.Getenv("SEALDESK_ACCOUNT_ID")
+			cfg.RootAccessKeyID = os.Getenv("SEALDESK_ROOT_ACCESS_KEY_ID")
+			cfg.RootSecretAccessKey = os.Getenv("SEALDESK_ROOT_SECRET_ACCESS_KEY")
+			os.Unsetenv("SEALDESK_ROOT_SECRET_ACCESS_KEY") // children need not have it
+			if relaxed {
+				cfg.AuditSync = audit.Written
+			}
+			dir, err := filepath.Abs(cfg.DataDir)
+			if err != nil {
+				return err
+			}
+			cfg.DataDir = dir
+			a, err := app.New(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			a.Announce(cmd.OutOrStdout())
+			return a.Run(cmd.Context())
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&cfg.DataDir, "data-dir", defaultDataDir(), "directory for all state")
+	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:8443", "address to serve on; plain HTTP on loopback only, TLS elsewhere")
+	f.BoolVar(&cfg.TLS, "tls", false, "serve TLS on a loopback address too")
+	f.StringVar(&cfg.TLSCert, "tls-cert", "", "PEM certificate (default: one signed by a CA of our own)")
+	f.StringVar(&cfg.TLSKey, "tls-key", "", "PEM key of the certificate")
+	f.StringSliceVar(&cfg.TLSNames, "tls-name", nil, "further host name or address for a certificate we make")
+	f.StringSliceVar(&cfg.Etcd.Endpoints, "etcd-endpoints", nil, "external etcd cluster (default: embedded)")
+	f.StringVar(&cfg.Etcd.CAFile, "etcd-ca", "", "CA of the etcd cluster")
+	f.StringVar(&cfg.Etcd.CertFile, "etcd-cert", "", "client certificate for the etcd cluster")
+	f.StringVar(&cfg.Etcd.KeyFile, "etcd-key", "", "key of the client certificate")
+	f.StringVar(&cfg.Image, "image", "", "raw desktop image (default: the newest in DATA-DIR/images)")
+	f.BoolVar(&relaxed, "audit-written", false, "answer calls that change nothing once their record is written, not fsynced (survives a crash of the process, not a power cut)")
+	f.BoolVar(&debug, "debug", false, "log more")
+	return c
+}
