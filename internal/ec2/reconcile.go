@@ -59,7 +59,7 @@ func (s *Service) Reconcile(ctx context.Context) {
 		}
 	}
 	for id := range bySocket {
-		if known[id] || len(s.byID.Keys(id, "", 1)) > 0 {
+		if known[id] || len(s.byID.Keys(id, "", 1)) > 0 || s.direct.live(id) {
 			continue
 		}
 		s.log.Warn("the data plane serves a volume that no record knows: detached", "volume", id)
@@ -68,6 +68,7 @@ func (s *Service) Reconcile(ctx context.Context) {
 		}
 	}
 	s.reconcileSnapshots(ctx)
+	s.reconcileSessions(ctx)
 }
 
 // needsWork is a cheap look: is the record as it should be, and the plane as the record says?

@@ -96,6 +96,9 @@ type Service struct {
 	instance string // this process, to tell its unfinished work from a dead one's
 	locks    keyedLocks
 
+	direct sessions
+	sweep  sync.Once // of what the sessions of a dead process have left
+
 	retryMu sync.Mutex
 	retries map[string]*retry // volume key → when to try to attach again
 	// hydrated tells since when a volume was seen to need its image no more.
@@ -110,7 +113,7 @@ func New(cfg Config) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, log: cfg.Logger.With("service", "ec2"), instance: ids.UUID(), retries: map[string]*retry{}, hydrated: map[string]time.Time{}}
+	s := &Service{cfg: cfg, log: cfg.Logger.With("service", "ec2"), instance: ids.UUID(), retries: map[string]*retry{}, hydrated: map[string]time.Time{}, direct: sessions{open: map[string]*session{}}}
 	s.volumes = store.Define[volume](cfg.Store, "ec2/volume", 1)
 	s.tokens = store.Define[token](cfg.Store, "ec2/token", 1)
 	s.settings = store.Define[settings](cfg.Store, "ec2/settings", 1)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -291,13 +292,27 @@ func (s *Service) undoSnapshot(ctx context.Context, n *snapshot) error {
 	if needed {
 		return nil
 	}
+	s.endWriting(ctx, n)
+	if _, err := s.cfg.Plane.Detach(ctx, n.ID); err != nil && !errors.Is(err, ErrNotServed) {
+		return err
+	}
 	if err := s.cfg.Plane.Destroy(ctx, n.ID, s.snapshotDir(n)); err != nil {
+		return err
+	}
+	if err := os.Remove(s.writtenFile(n)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if err := s.retire(ctx, n.Account, n.Region, n.Key); err != nil {
 		return err
 	}
-	return s.cfg.Store.Update(ctx, func(tx *store.Tx) error { return s.snapshots.Delete(tx, n.key()) })
+	return s.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		if n.Token != "" {
+			if err := s.tokens.Delete(tx, key(n.Account, n.Region, "StartSnapshot/"+n.Token)); err != nil {
+				return err
+			}
+		}
+		return s.snapshots.Delete(tx, n.key())
+	})
 }
 
 // reconcileSnapshots undoes what a dead process began and completes deletions.

@@ -153,6 +153,9 @@ type snapshot struct {
 	Deleting            bool     `json:",omitempty"`
 	Shared              []string `json:",omitempty"` // accounts that may create volumes; "all"
 	Host                string
+	Token               string `json:",omitempty"` // of StartSnapshot
+	// Direct is set for snapshots written block by block.
+	Direct *direct `json:",omitempty"`
 	// DefaultKey tells that the key is the AWS managed alias/aws/ebs, which cannot be shared.
 	DefaultKey bool `json:",omitempty"`
 }

@@ -251,6 +251,13 @@ func (e *replyError) Unwrap() error {
 	return nil
 }
 
+// Err tells why the connection is of no use any more, nil while it is.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
+}
+
 // Size is the capacity in bytes.
 func (c *Client) Size() int64 { return c.size }
 
