@@ -12,6 +12,12 @@ import (
 	"github.com/sealdesk/sealdesk/internal/workspaces"
 )
 
+// shown is a Desktop as awsJson writes it: times are epoch seconds.
+type shown struct {
+	workspaces.Desktop
+	StartedAt, DesktopReadyAt *float64
+}
+
 func statusCommand() *cobra.Command {
 	var cl client
 	c := &cobra.Command{
@@ -22,7 +28,7 @@ func statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var out workspaces.DescribeDesktopsOutput
+			var out struct{ Desktops []shown }
 			if err := extension(cmd.Context(), cfg, "DescribeDesktops", workspaces.DescribeDesktopsInput{WorkspaceIds: args}, &out); err != nil {
 				return err
 			}
@@ -35,7 +41,7 @@ func statusCommand() *cobra.Command {
 			for _, d := range out.Desktops {
 				up, mem, pid := "-", "-", "-"
 				if d.StartedAt != nil {
-					up = time.Since(*d.StartedAt).Round(time.Second).String()
+					up = time.Since(time.UnixMilli(int64(*d.StartedAt * 1000))).Round(time.Second).String()
 				}
 				if d.MemoryBytes != nil && *d.MemoryBytes > 0 {
 					mem = fmt.Sprintf("%d MiB", *d.MemoryBytes>>20)
