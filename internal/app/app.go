@@ -21,6 +21,7 @@ import (
 	"github.com/sealdesk/sealdesk/internal/compute/qemu"
 	"github.com/sealdesk/sealdesk/internal/directory"
 	"github.com/sealdesk/sealdesk/internal/durable"
+	"github.com/sealdesk/sealdesk/internal/ebs"
 	"github.com/sealdesk/sealdesk/internal/ec2"
 	"github.com/sealdesk/sealdesk/internal/gateway"
 	"github.com/sealdesk/sealdesk/internal/iam"
@@ -142,7 +143,7 @@ func (a *App) services(ctx context.Context, root keyring.Root) error {
 	desktops = workspaces.New(workspaces.Config{Store: a.store, Clock: cfg.Clock, Logger: cfg.Logger, Caller: a.gateway, Directories: directoryView{directories},
 		Volumes: workspaceVolumes{volumes.Desktops(a.gateway)}, Compute: cfg.Compute, Image: cfg.image})
 	for _, ops := range [][]api.Operation{a.iam.Operations(), tokens.Operations(), keys.Operations(), directories.Operations(), trails.Operations(),
-		volumes.Operations(), desktops.Operations()} {
+		volumes.Operations(), ebs.New(volumes).Operations(), desktops.Operations()} {
 		a.gateway.Register(ops)
 	}
 	if err := a.store.Start(ctx); err != nil {
