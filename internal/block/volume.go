@@ -150,7 +150,7 @@ type Volume struct {
 
 	unlock func()
 
-	life     sync.RWMutex // held for reading while keys are used outside of mu
+	life      sync.RWMutex // held for reading while keys are used outside of mu
 	mu        sync.RWMutex
 	closed    bool
 	failed    error
