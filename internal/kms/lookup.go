@@ -3,7 +3,6 @@ package kms
 import (
 	"context"
 	"errors"
-	"regexp"
 	"strings"
 
 	"github.com/sealdesk/sealdesk/internal/api"
@@ -39,9 +38,7 @@ func (r reference) arn() string {
 	return keyARN(r.account, r.region, r.id)
 }
 
-var keyIDPattern = regexp.MustCompile(`^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})$`)
-
-// isKeyID is keyIDPattern without the cost of a regular expression.
+// isKeyID tells whether s is a UUID in lower case, or mrk- and 32 hexadecimal digits.
 func isKeyID(s string) bool {
 	if rest, ok := strings.CutPrefix(s, "mrk-"); ok {
 		return len(rest) == 32 && isHex(rest)

@@ -29,7 +29,7 @@ func (k *Key) canRotate(onDemand bool) error {
 	return errUnsupported("%s has the origin %s: it does not rotate automatically.", k.arn(), k.Origin)
 }
 
-// setRotation edits a key and, for a multi-Region key, all its replicas.
+// shared changes a key and, for a multi-Region key, all its replicas.
 func (s *Service) shared(tx *store.Tx, k *Key, change func(*Key)) error {
 	change(k)
 	if err := s.put(tx, k); err != nil {

@@ -28,8 +28,6 @@ type Quotas struct {
 	PolicyBytes       int // 32,768
 	OnDemandRotations int // a key: 25
 	TagsPerKey        int // 50
-	Replicas          int // a multi-Region key: none in AWS
-	CustomKeyStores   int // an account and Region: 10
 }
 
 // Config is what the service needs.
@@ -63,7 +61,7 @@ func (c *Config) EnsureDefaults() {
 		v *int
 		n int
 	}{{&c.Quotas.Keys, 100_000}, {&c.Quotas.AliasesPerKey, 50}, {&c.Quotas.GrantsPerKey, 50_000}, {&c.Quotas.PolicyBytes, 32_768},
-		{&c.Quotas.OnDemandRotations, 25}, {&c.Quotas.TagsPerKey, 50}, {&c.Quotas.CustomKeyStores, 10}} {
+		{&c.Quotas.OnDemandRotations, 25}, {&c.Quotas.TagsPerKey, 50}} {
 		if *d.v == 0 {
 			*d.v = d.n
 		}
