@@ -100,6 +100,24 @@ func (i *identities) Policies(tx *store.Tx, p *api.Principal) (api.Policies, err
 	return i.iam.Policies(tx, p)
 }
 
+// CreateAccount makes a further account, with a root access key of its own that
+// is shown this once. id "" draws one.
+func (a *App) CreateAccount(ctx context.Context, id, alias string) (accountID, accessKeyID, secretAccessKey string, err error) {
+	return a.iam.CreateAccount(ctx, id, alias)
+}
+
+// Used keeps the last-used dates of access keys and roles.
+func (i *identities) Used(p *api.Principal, service, region string, at time.Time) {
+	if p.Type == api.AssumedRole {
+		id, _, _ := strings.Cut(p.ID, ":")
+		i.iam.RoleUsed(p.Account, id, service, region, at)
+		return
+	}
+	if p.SessionIssued.IsZero() {
+		i.iam.Used(p.Account, p.AccessKeyID, service, region, at)
+	}
+}
+
 func shortHash(s string) string {
 	h := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(h[:6])

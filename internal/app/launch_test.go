@@ -555,6 +555,10 @@ func TestDisabledKey(t *testing.T) {
 	_, err = e.KMS().EnableKey(ctx, &kms.EnableKeyInput{KeyId: &e.key})
 	e.must(err)
 	e.awaitState(id, wstypes.WorkspaceStateAvailable)
+	_, err = e.WorkSpaces(e.admin).TerminateWorkspaces(ctx, &workspaces.TerminateWorkspacesInput{TerminateWorkspaceRequests: []wstypes.TerminateRequest{{WorkspaceId: &id}}})
+	e.must(err)
+	e.awaitGone(id)
+	e.clean(e.key)
 }
 
 // TestRestarts: the control plane, volumed and the machine each go away under a

@@ -134,6 +134,9 @@ func (g *Gateway) run(ctx context.Context, op *api.Operation, c *api.Call, in an
 			runTx = nil
 		}
 		out, err = op.Run(ctx, runTx, c, in)
+		if err == nil {
+			fillLists(op, out)
+		}
 		if err == nil && op.Kind == api.Update {
 			for _, r := range g.finish(op, c, in, out, nil, owners) {
 				if err := g.cfg.Audit.Outbox(tx, r); err != nil {
@@ -205,6 +208,20 @@ func (g *Gateway) refuse(op *api.Operation, in any) error {
 		}
 	}
 	return nil
+}
+
+// fillLists makes the top-level lists of a List… or Describe… reply empty instead
+// of absent, as AWS sends them: clients read Grants of ListGrants without asking.
+func fillLists(op *api.Operation, out any) {
+	if !strings.HasPrefix(op.Name, "List") && !strings.HasPrefix(op.Name, "Describe") && op.Name != "LookupEvents" {
+		return
+	}
+	v := reflect.ValueOf(out).Elem()
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Kind() == reflect.Slice && f.IsNil() && f.CanSet() {
+			f.Set(reflect.MakeSlice(f.Type(), 0, 0))
+		}
+	}
 }
 
 // grantTokens finds the GrantTokens member (KMS).

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"reflect"
 	"runtime/debug"
+	"time"
 	"unicode/utf8"
 
 	"github.com/aws/smithy-go"
@@ -164,7 +165,16 @@ func (g *Gateway) authenticate(r *http.Request, body []byte, unsignedBody bool, 
 		return err
 	}
 	c.Principal = cred.Principal
+	if u, ok := g.cfg.Identities.(useTracker); ok {
+		u.Used(&c.Principal, auth.Service, auth.Region, c.Time)
+	}
 	return nil
+}
+
+// useTracker is told of each authenticated call, for the last-used dates of
+// access keys and roles. It must be quick.
+type useTracker interface {
+	Used(p *api.Principal, service, region string, at time.Time)
 }
 
 // rejected records a call that was refused before it reached an operation.
