@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -52,8 +53,15 @@ func serveVolume(cmd *cobra.Command, cl *client, volume, socket string) error {
 	if err := extension(ctx, cfg, "DescribeHost", struct{}{}, &where); err != nil {
 		return fmt.Errorf("ask for this host: %w", err)
 	}
-	if _, err := api.AttachVolume(ctx, &ec2.AttachVolumeInput{VolumeId: &volume, InstanceId: where.InstanceId, Device: aws.String("/dev/sdf")}); err != nil {
-		return err
+	// Device names matter to no one here, but each may be used once.
+	for name := byte('f'); ; name++ {
+		_, err := api.AttachVolume(ctx, &ec2.AttachVolumeInput{VolumeId: &volume, InstanceId: where.InstanceId, Device: aws.String("/dev/sd" + string(name))})
+		if err == nil {
+			break
+		}
+		if name == 'z' || !strings.Contains(err.Error(), "Attachment point") {
+			return err
+		}
 	}
 	detach := func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
