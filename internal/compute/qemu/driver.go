@@ -21,11 +21,12 @@ import (
 
 // Options are how machines are run. Dir is required.
 type Options struct {
-	Dir            string        // holds one runtime directory a machine; one Driver at a time
-	Binary         string        // default qemu-system-x86_64 from PATH
-	Accelerator    string        // "auto" (default: KVM if its probe boots, else TCG), "tcg" or "kvm"
-	ProbeKernel    string        // kernel and initrd of the desktop image, for the KVM probe; without them auto means TCG
-	ProbeInitrd    string        //
+	Dir         string // holds one runtime directory a machine; one Driver at a time
+	Binary      string // default qemu-system-x86_64 from PATH
+	Accelerator string // "auto" (default: KVM if its probe boots, else TCG), "tcg" or "kvm"
+	// Image tells the path of the desktop image; the .kernel and .initrd beside it are what KVM is probed with, at the first Start. Nil, or
+	// no such files: auto means TCG.
+	Image          func() (string, error)
 	ReconnectDelay time.Duration // how long requests to a lost disk wait before the machine is paused; default 30 s, whole seconds
 	StartTimeout   time.Duration // for QEMU to answer after its start; default 30 s
 	Log            *slog.Logger  // default slog.Default()
@@ -159,7 +160,8 @@ func (d *Driver) Accelerator(ctx context.Context) string {
 	if d.accel == "" {
 		d.accel = d.o.Accelerator
 		if d.accel == "auto" {
-			ok, why := Probe(ctx, d.binary, d.o.ProbeKernel, d.o.ProbeInitrd, filepath.Join(d.o.Dir, ".kvm-probe.json"))
+			kernel, initrd := probeFiles(d.o.Image)
+			ok, why := Probe(ctx, d.binary, kernel, initrd, filepath.Join(d.o.Dir, ".kvm-probe.json"))
 			d.accel = accelTCG
 			if ok {
 				d.accel = accelKVM

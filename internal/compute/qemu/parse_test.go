@@ -180,3 +180,31 @@ func TestProbeCache(t *testing.T) {
 		t.Errorf("Probe of another kernel = %q, want a new result", why)
 	}
 }
+
+func TestProbeFiles(t *testing.T) {
+	dir := t.TempDir()
+	image := func() (string, error) { return filepath.Join(dir, "desktop.raw"), nil }
+	for _, f := range []string{"desktop-1.raw", "desktop-1.kernel"} {
+		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("desktop-1.raw", filepath.Join(dir, "desktop.raw")); err != nil {
+		t.Fatal(err)
+	}
+	if k, i := probeFiles(image); k != "" || i != "" {
+		t.Errorf("probeFiles without an initrd = %q, %q; want nothing", k, i)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "desktop-1.initrd"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if k, i := probeFiles(image); filepath.Base(k) != "desktop-1.kernel" || filepath.Base(i) != "desktop-1.initrd" {
+		t.Errorf("probeFiles = %q, %q; want the two beside the image", k, i)
+	}
+	if k, _ := probeFiles(func() (string, error) { return "", os.ErrNotExist }); k != "" {
+		t.Errorf("probeFiles without an image = %q, want nothing", k)
+	}
+	if k, _ := probeFiles(nil); k != "" {
+		t.Errorf("probeFiles(nil) = %q, want nothing", k)
+	}
+}

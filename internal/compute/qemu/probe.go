@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -55,6 +56,27 @@ func Probe(ctx context.Context, binary, kernel, initrd, cache string) (bool, str
 		_ = os.WriteFile(cache, b, 0o600) // only saves time
 	}
 	return ok, why
+}
+
+// probeFiles are the kernel and first process that images/build-desktop left beside an image, or empty.
+func probeFiles(image func() (string, error)) (kernel, initrd string) {
+	if image == nil {
+		return "", ""
+	}
+	path, err := image()
+	if err != nil {
+		return "", ""
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return "", ""
+	}
+	base := strings.TrimSuffix(path, ".raw")
+	for _, f := range []string{base + ".kernel", base + ".initrd"} {
+		if _, err := os.Stat(f); err != nil {
+			return "", ""
+		}
+	}
+	return base + ".kernel", base + ".initrd"
 }
 
 // probeKey names what a result depends on.
