@@ -87,10 +87,15 @@ func readCredentials(path string) (r rootCredentials, err error) {
 type identities struct {
 	iam *iam.Service
 	sts *sts.Service
+	// revoked tells whether a temporary key's console session was signed out.
+	revoked func(accessKeyID string) bool
 }
 
 func (i *identities) Credential(ctx context.Context, accessKeyID, token string, now time.Time) (*api.Credential, error) {
 	if strings.HasPrefix(accessKeyID, "ASIA") {
+		if i.revoked(accessKeyID) {
+			return nil, api.ErrExpiredToken
+		}
 		return i.sts.Credential(ctx, accessKeyID, token, now)
 	}
 	return i.iam.Credential(ctx, accessKeyID, token, now)

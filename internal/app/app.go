@@ -19,6 +19,7 @@ import (
 	"github.com/sealdesk/sealdesk/internal/audit"
 	"github.com/sealdesk/sealdesk/internal/cloudtrail"
 	"github.com/sealdesk/sealdesk/internal/compute/qemu"
+	"github.com/sealdesk/sealdesk/internal/console"
 	"github.com/sealdesk/sealdesk/internal/directory"
 	"github.com/sealdesk/sealdesk/internal/durable"
 	"github.com/sealdesk/sealdesk/internal/ebs"
@@ -40,6 +41,7 @@ type App struct {
 	store   *store.Store
 	log     *audit.Log
 	gateway *gateway.Gateway
+	console *console.Console
 	iam     *iam.Service
 	runs    []func(ctx context.Context)
 	close   []func() error
@@ -142,6 +144,9 @@ func (a *App) services(ctx context.Context, root keyring.Root) error {
 	a.close = append(a.close, cfg.Compute.Close)
 	desktops = workspaces.New(workspaces.Config{Store: a.store, Clock: cfg.Clock, Logger: cfg.Logger, Caller: a.gateway, Directories: directoryView{directories},
 		Volumes: workspaceVolumes{volumes.Desktops(a.gateway)}, Compute: cfg.Compute, Image: cfg.image})
+	a.console = console.New(console.Config{Store: a.store, Clock: cfg.Clock, Logger: cfg.Logger, Audit: a.log, Users: a.iam, Tokens: tokens, Identities: who,
+		Caller: a.gateway, Directories: directories, Desktops: desktops})
+	who.revoked = a.console.Revoked
 	for _, ops := range [][]api.Operation{a.iam.Operations(), tokens.Operations(), keys.Operations(), directories.Operations(), trails.Operations(),
 		volumes.Operations(), ebs.New(volumes).Operations(), desktops.Operations()} {
 		a.gateway.Register(ops)
@@ -158,7 +163,7 @@ func (a *App) services(ctx context.Context, root keyring.Root) error {
 	if _, err := cfg.Compute.Adopt(ctx); err != nil {
 		return fmt.Errorf("adopt running desktops: %w", err)
 	}
-	a.runs = []func(context.Context){a.log.Run, a.iam.Run, keys.Run, directories.Run, trails.Run, volumes.Run, desktops.Run}
+	a.runs = []func(context.Context){a.log.Run, a.iam.Run, keys.Run, directories.Run, trails.Run, volumes.Run, desktops.Run, a.console.Run}
 	if cfg.Self != NoVolumed {
 		a.runs = append(a.runs, volumed.Run)
 	}
@@ -205,7 +210,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", a.health)
-	mux.Handle("/", a.gateway)
+	mux.Handle("/", a.console.Over(a.gateway))
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: nil}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(a.ln) }()
