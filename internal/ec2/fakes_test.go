@@ -354,7 +354,7 @@ func (f *fakeKMS) retire(c *api.Call, in *kms.RetireGrantInput) (*kms.RetireGran
 }
 
 func (f *fakeKMS) listRetirable(c *api.Call, in *kms.ListRetirableGrantsInput) (*kms.ListRetirableGrantsOutput, error) {
-	if c.Principal.ARN != *in.RetiringPrincipal {
+	if c.Principal.ARN != *in.RetiringPrincipal || f.denied["ListRetirableGrants"] {
 		return nil, kmsErr("AccessDeniedException", "not yours")
 	}
 	out := &kms.ListRetirableGrantsOutput{}

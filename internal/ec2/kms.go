@@ -110,12 +110,7 @@ func (s *Service) makeKey(ctx context.Context, c *api.Call, arn string, k keySta
 	if err := note(k); err != nil {
 		return k, err
 	}
-	call := c.Forward("ec2")
-	call.SourceARN = arn
-	host := api.Host("ec2", c.Region)
-	g, err := api.Do[kms.CreateGrantOutput](ctx, s.cfg.Caller, call, "kms", "CreateGrant", &kms.CreateGrantInput{
-		KeyId: aws.String(k.KeyARN), Name: aws.String(k.GrantName), GranteePrincipal: aws.String(host), RetiringPrincipal: aws.String(host),
-		Operations: grantOperations, Constraints: &kmstypes.GrantConstraints{EncryptionContextSubset: maps.Clone(k.Context)}, GrantTokens: c.GrantTokens})
+	g, err := s.createGrant(ctx, c, k)
 	if err != nil {
 		if e, ok := serviceError(err); ok && strings.HasPrefix(e.ErrorCode(), "AccessDenied") {
 			return k, fail("UnauthorizedOperation", "You are not authorized to perform this operation: creating an encrypted volume needs kms:CreateGrant on the KMS key %s (%s: %s)", k.KeyARN, e.ErrorCode(), e.ErrorMessage())
@@ -126,7 +121,7 @@ func (s *Service) makeKey(ctx context.Context, c *api.Call, arn string, k keySta
 	if err := note(k); err != nil {
 		return k, err
 	}
-	call = c.AsService("ec2")
+	call := c.AsService("ec2")
 	call.SourceARN = arn
 	d, err := api.Do[kms.GenerateDataKeyWithoutPlaintextOutput](ctx, s.cfg.Caller, call, "kms", "GenerateDataKeyWithoutPlaintext", &kms.GenerateDataKeyWithoutPlaintextInput{
 		KeyId: aws.String(k.KeyARN), NumberOfBytes: aws.Int32(dataKeyBytes), EncryptionContext: maps.Clone(k.Context), GrantTokens: tokens(g.GrantToken)})
@@ -135,6 +130,17 @@ func (s *Service) makeKey(ctx context.Context, c *api.Call, arn string, k keySta
 	}
 	k.Wrapped = d.CiphertextBlob
 	return k, nil
+}
+
+// createGrant asks for EBS's grant with c's own permissions. The same name and
+// constraints give the same grant, however often it is asked for.
+func (s *Service) createGrant(ctx context.Context, c *api.Call, k keyState) (*kms.CreateGrantOutput, error) {
+	call := c.Forward("ec2")
+	call.SourceARN = k.Bound
+	host := api.Host("ec2", c.Region)
+	return api.Do[kms.CreateGrantOutput](ctx, s.cfg.Caller, call, "kms", "CreateGrant", &kms.CreateGrantInput{
+		KeyId: aws.String(k.KeyARN), Name: aws.String(k.GrantName), GranteePrincipal: aws.String(host), RetiringPrincipal: aws.String(host),
+		Operations: grantOperations, Constraints: &kmstypes.GrantConstraints{EncryptionContextSubset: maps.Clone(k.Context)}, GrantTokens: c.GrantTokens})
 }
 
 func tokens(t *string) []string {
@@ -212,12 +218,18 @@ func gone(err error) bool {
 	return false
 }
 
-// findGrant looks among the grants that EBS may retire for the one with the name.
+// findGrant finds a grant that was asked for and whose ID was not noted, "" when it
+// was never made. It looks among the grants that EBS may retire; where a service may not list
+// them, it asks for the same grant again on behalf of whom it was first asked for, which KMS
+// answers with the grant there is.
 func (s *Service) findGrant(ctx context.Context, c *api.Call, k keyState) (string, error) {
 	var marker *string
 	for {
 		out, err := api.Do[kms.ListRetirableGrantsOutput](ctx, s.cfg.Caller, c, "kms", "ListRetirableGrants", &kms.ListRetirableGrantsInput{
 			RetiringPrincipal: aws.String(api.Host("ec2", c.Region)), Marker: marker})
+		if e, ok := serviceError(err); ok && strings.HasPrefix(e.ErrorCode(), "AccessDenied") {
+			break
+		}
 		if err != nil {
 			return "", fmt.Errorf("look for grant %q among EBS's grants: %w", k.GrantName, err)
 		}
@@ -231,6 +243,22 @@ func (s *Service) findGrant(ctx context.Context, c *api.Call, k keyState) (strin
 		}
 		marker = out.NextMarker
 	}
+	if k.Principal == nil {
+		return "", nil
+	}
+	asker := *c
+	asker.Principal, asker.Via = *k.Principal, nil
+	if k.Principal.Type == api.AWSService {
+		asker.Via = []string{k.Principal.Service}
+	}
+	g, err := s.createGrant(ctx, &asker, k)
+	if gone(err) {
+		return "", nil // the key is gone, and its grants with it
+	}
+	if err != nil {
+		return "", fmt.Errorf("find grant %q by asking for it again: %w", k.GrantName, err)
+	}
+	return aws.ToString(g.GrantId), nil
 }
 
 // serviceCall is a call that EBS makes without a request behind it.
