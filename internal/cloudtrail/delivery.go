@@ -57,6 +57,7 @@ type logFile struct {
 	Hash   string    `json:"hash"` // SHA-256 of the uncompressed contents
 	Oldest time.Time `json:"oldest"`
 	Newest time.Time `json:"newest"`
+	At     time.Time `json:"at"` // delivered
 }
 
 const (
@@ -143,6 +144,7 @@ func (s *Service) round(ctx context.Context, key string, now time.Time) (more bo
 		if d = s.deliveries.Edit(tx, key); d == nil {
 			d = &delivery{}
 		}
+		changed := d.Log != t.Log || d.DigestFrom.IsZero()
 		if d.Log != t.Log { // logging has just begun, or the audit log is another
 			d.Log, d.Done, d.Intent = t.Log, t.From, nil
 		}
@@ -162,8 +164,12 @@ func (s *Service) round(ctx context.Context, key string, now time.Time) (more bo
 			to = min(to, t.Until)
 		}
 		if to <= d.Done {
+			stored := d
 			d = nil
-			return nil
+			if !changed {
+				return nil
+			}
+			return s.deliveries.Put(tx, key, stored)
 		}
 		d.Intent = &round{From: d.Done, To: to, At: now, Bucket: t.Bucket, Prefix: t.Prefix}
 		return s.deliveries.Put(tx, key, d)
@@ -272,7 +278,7 @@ func (s *Service) writeFile(t *trail, r *round, region string, n int, p *part) (
 		return logFile{}, err
 	}
 	sum := sha256.Sum256(p.text.Bytes())
-	return logFile{Region: region, Bucket: r.Bucket, Object: object, Hash: hex.EncodeToString(sum[:]), Oldest: p.oldest, Newest: p.newest}, nil
+	return logFile{Region: region, Bucket: r.Bucket, Object: object, Hash: hex.EncodeToString(sum[:]), Oldest: p.oldest, Newest: p.newest, At: r.At}, nil
 }
 
 func objectPrefix(prefix, account, kind, region string, at time.Time) string {

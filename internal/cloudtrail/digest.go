@@ -91,7 +91,9 @@ func (s *Service) digests(ctx context.Context, key string, now time.Time) error 
 		for region := range d.Chains {
 			regions[region] = nil
 		}
-		for _, f := range d.Files {
+		n := 0 // files are in the order of their delivery
+		for ; n < len(d.Files) && d.Files[n].At.Before(end); n++ {
+			f := d.Files[n]
 			regions[f.Region] = append(regions[f.Region], f)
 		}
 		chains := map[string]*chain{}
@@ -102,7 +104,6 @@ func (s *Service) digests(ctx context.Context, key string, now time.Time) error 
 			}
 			chains[region] = c
 		}
-		n := len(d.Files)
 		from := d.DigestFrom
 		err := s.note(ctx, key, func(d *delivery) {
 			if !d.DigestFrom.Equal(from) {
