@@ -7,8 +7,8 @@
 //
 // Partitions are aws, aws-cn, aws-us-gov and the others that AWS runs; a name of
 // another partition is refused, so that a typing error does not become a
-// resource that nobody owns. Matching takes time linear in the name for literal
-// patterns and never backtracks over more than one *, whatever the pattern.
+// resource that nobody owns. Matching never backtracks, whatever the pattern
+// (see Wildcard).
 //
 // Source: AWS General Reference, "Amazon Resource Names (ARNs)"; IAM User Guide,
 // "IAM JSON policy elements: Resource".

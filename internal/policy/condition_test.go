@@ -295,3 +295,14 @@ func TestNegationIsNegation(t *testing.T) {
 		}
 	})
 }
+
+// Keys that differ by case only give the same answer every time.
+func TestCaseCollisionIsDeterministic(t *testing.T) {
+	d := stmts(t, Identity, `{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":{"aws:ResourceTag/TEAM":"a"}}}`)
+	for range 50 {
+		r := &Request{Action: "x:Y", Resource: "*", Context: Context{"aws:ResourceTag/Team": {"a"}, "aws:ResourceTag/team": {"b"}}}
+		if dec := Evaluate(r, &Layers{Identity: []Source{{Document: d}}}); !dec.Allowed() {
+			t.Fatal("the alphabetically first of two keys was not taken")
+		}
+	}
+}

@@ -137,7 +137,9 @@ func (o *outcome) scanAll(e *env, layer Layer, list []Source, deny *Match) bool 
 
 // Evaluate decides a request. Neither argument is kept or changed.
 func Evaluate(r *Request, l *Layers) Decision {
-	e := newEnv(r, l)
+	var on env // stays on the stack
+	e := &on
+	e.init(r, l)
 	p := &r.Principal
 	var id, boundary, session, resource outcome
 	var deny Match

@@ -12,6 +12,7 @@ type action struct {
 	lower string
 	// all: "*". prefix: the only wildcard is a * at the end, and lower is what is before it.
 	all, prefix, wild bool
+	glob              arn.Wildcard // when wild
 }
 
 func compileAction(a string) action {
@@ -23,7 +24,7 @@ func compileAction(a string) action {
 	case i == len(a)-1 && a[i] == '*':
 		c.prefix, c.lower = true, c.lower[:i]
 	default:
-		c.wild = true
+		c.wild, c.glob = true, arn.CompileWildcard(c.lower)
 	}
 	return c
 }
@@ -35,8 +36,7 @@ func (a *action) match(name string) bool {
 	case a.prefix:
 		return len(name) >= len(a.lower) && equalFold(name[:len(a.lower)], a.lower)
 	case a.wild:
-		w := arn.CompileWildcard(a.lower)
-		return w.MatchString(strings.ToLower(name))
+		return a.glob.MatchString(strings.ToLower(name))
 	}
 	return len(name) == len(a.lower) && equalFold(name, a.lower)
 }

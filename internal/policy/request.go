@@ -130,11 +130,16 @@ type env struct {
 }
 
 func newEnv(r *Request, l *Layers) *env {
-	e := &env{r: r, main: makeName(r.Resource), bounded: l.Boundary != nil}
+	e := new(env)
+	e.init(r, l)
+	return e
+}
+
+func (e *env) init(r *Request, l *Layers) {
+	e.r, e.main, e.bounded = r, makeName(r.Resource), l.Boundary != nil
 	for _, a := range r.ResourceAliases {
 		e.aliases = append(e.aliases, makeName(a))
 	}
-	return e
 }
 
 // lookup finds the values of a key; ok is false when it is missing.
@@ -143,10 +148,16 @@ func (e *env) lookup(k *keyRef) (v values, ok bool) {
 		if vs, has := c[k.name]; has {
 			return values{many: vs}, len(vs) > 0
 		}
-		for name, vs := range c {
-			if len(name) == len(k.name) && strings.EqualFold(name, k.name) {
-				return values{many: vs}, len(vs) > 0
+		// Keys that differ only by case (tags may) are taken in alphabetical order, so
+		// that a decision does not change from call to call.
+		found := ""
+		for name := range c {
+			if len(name) == len(k.name) && (found == "" || name < found) && strings.EqualFold(name, k.name) {
+				found = name
 			}
+		}
+		if found != "" {
+			return values{many: c[found]}, len(c[found]) > 0
 		}
 	}
 	p := &e.r.Principal
@@ -181,10 +192,14 @@ func (e *env) lookup(k *keyRef) (v values, ok bool) {
 		if s, has := p.Tags[k.tag]; has {
 			return values{one: s}, true
 		}
-		for name, s := range p.Tags {
-			if strings.EqualFold(name, k.tag) {
-				return values{one: s}, true
+		found := ""
+		for name := range p.Tags {
+			if (found == "" || name < found) && strings.EqualFold(name, k.tag) {
+				found = name
 			}
+		}
+		if found != "" {
+			return values{one: p.Tags[found]}, true
 		}
 	case principalIsService:
 		if p.Type != Anonymous {
