@@ -1,0 +1,1 @@
+export const iam: Record<string, string> = {};

@@ -1,0 +1,2 @@
+// The users' portal is not built yet.
+export {};
