@@ -129,7 +129,7 @@ func New(cfg Config) (*Service, error) {
 func (s *Service) Operations() []api.Operation {
 	var ops []api.Operation
 	for _, part := range [][]api.Operation{s.volumeOperations(), s.describeOperations(), s.modifyOperations(), s.workspaceOperations(),
-		s.tagOperations(), s.defaultsOperations(), s.snapshotOperations(), s.placeOperations(), s.hostOperations()} {
+		s.tagOperations(), s.defaultsOperations(), s.snapshotOperations(), s.lockOperations(), s.placeOperations(), s.hostOperations()} {
 		ops = append(ops, part...)
 	}
 	return ops

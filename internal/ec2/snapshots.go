@@ -103,15 +103,18 @@ func (s *Service) findSnapshot(tx *store.Tx, c *api.Call, id string) (*snapshot,
 func (s *Service) visible(tx *store.Tx, account, region, id string) *snapshot {
 	for _, k := range s.snapshotByID.Keys(id, "", 0) {
 		n := s.snapshots.Get(tx, k)
-		if n != nil && !n.Draft && !n.Deleting && n.Region == region && mayRestore(n, account) {
+		if n != nil && !n.Draft && !n.Deleting && n.Region == region && s.mayRestore(tx, n, account) {
 			return n
 		}
 	}
 	return nil
 }
 
-func mayRestore(n *snapshot, account string) bool {
-	return n.Account == account || slices.Contains(n.Shared, account) || slices.Contains(n.Shared, "all")
+// mayRestore tells whether an account may use a snapshot. Where its owner blocks all
+// public sharing, "all" counts for nothing as long as the block lasts.
+func (s *Service) mayRestore(tx *store.Tx, n *snapshot, account string) bool {
+	return n.Account == account || slices.Contains(n.Shared, account) ||
+		slices.Contains(n.Shared, "all") && s.settingsOf(tx, n.Account, n.Region).BlockPublicSnapshots != types.SnapshotBlockPublicAccessStateBlockAllSharing
 }
 
 // usableSnapshot is one that a volume can be made of.
@@ -498,6 +501,9 @@ func (s *Service) deleteSnapshot(ctx context.Context, c *api.Call, in *ec2.Delet
 		if n, err = s.findSnapshot(tx, c, aws.ToString(in.SnapshotId)); err != nil {
 			return err
 		}
+		if n.Lock.holds(c.Time) {
+			return fail("OperationNotPermitted", "Snapshot %s is locked in %s mode until %s and cannot be deleted before.", n.ID, n.Lock.Mode, timeText(&n.Lock.Expires))
+		}
 		e := s.snapshots.Edit(tx, n.key())
 		e.Deleting, e.Key.Wrapped = true, nil
 		n = e
@@ -567,7 +573,7 @@ func (s *Service) describeSnapshots(_ context.Context, tx *store.Tx, c *api.Call
 	list := []types.Snapshot{}
 	add := func(n *snapshot) {
 		if !who(in.OwnerIds, func(a string) bool { return a == n.Account }, c.Account) ||
-			!who(in.RestorableByUserIds, func(a string) bool { return mayRestore(n, a) }, c.Account) {
+			!who(in.RestorableByUserIds, func(a string) bool { return s.mayRestore(tx, n, a) }, c.Account) {
 			return
 		}
 		d := describeSnapshot(n)
@@ -591,7 +597,7 @@ func (s *Service) describeSnapshots(_ context.Context, tx *store.Tx, c *api.Call
 		}
 	} else {
 		s.snapshots.Scan(tx, "", "", func(_ string, n *snapshot) bool {
-			if n.Region == c.Region && !n.Draft && !n.Deleting && mayRestore(n, c.Account) {
+			if n.Region == c.Region && !n.Draft && !n.Deleting && s.mayRestore(tx, n, c.Account) {
 				add(n)
 			}
 			return true
@@ -667,6 +673,9 @@ func (s *Service) modifySnapshotAttribute(_ context.Context, tx *store.Tx, c *ap
 		if a != "all" && (len(a) != 12 || strings.Trim(a, "0123456789") != "") {
 			return nil, fail("InvalidUserID.Malformed", "Invalid user id: %q", a)
 		}
+	}
+	if slices.Contains(add, "all") && s.settingsOf(tx, c.Account, c.Region).BlockPublicSnapshots != "" {
+		return nil, fail("OperationNotPermitted", "Block public access for snapshots is on in this Region (GetSnapshotBlockPublicAccessState): snapshots cannot be shared publicly.")
 	}
 	if len(add) > 0 && n.Key.Encrypted {
 		if slices.Contains(add, "all") {

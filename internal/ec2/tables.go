@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
 	"github.com/sealdesk/sealdesk/internal/api"
 )
 
@@ -130,6 +132,8 @@ type token struct {
 type settings struct {
 	EncryptByDefault bool
 	DefaultKey       string // ARN, "" for alias/aws/ebs
+	// BlockPublicSnapshots is "" when snapshots may be shared with everybody.
+	BlockPublicSnapshots types.SnapshotBlockPublicAccessState `json:",omitempty"`
 }
 
 // snapshot is the record of a snapshot, under account/region/ID.
@@ -157,7 +161,8 @@ type snapshot struct {
 	// Direct is set for snapshots written block by block.
 	Direct *direct `json:",omitempty"`
 	// DefaultKey tells that the key is the AWS managed alias/aws/ebs, which cannot be shared.
-	DefaultKey bool `json:",omitempty"`
+	DefaultKey bool          `json:",omitempty"`
+	Lock       *snapshotLock `json:",omitempty"`
 }
 
 // host is this host's identity, made once, under its name.
