@@ -51,7 +51,7 @@ var layers = [][]string{
 	{"internal/block", "internal/compute", "internal/kms/keyring"},
 	{"internal/api"},
 	{"internal/audit", "internal/wire"},
-	{"internal/policy", "internal/store"},
+	{"internal/policy", "internal/store", "internal/kms/pkcs11"},
 	{"internal/secret", "internal/arn", "internal/ids", "internal/clock", "internal/durable"},
 }
 
