@@ -82,7 +82,7 @@ type Target struct {
 	// Mode says how the resource policy and IAM combine.
 	Mode policy.Mode
 	// Granted tells whether a grant allows the call (KMS).
-	Granted func() (ok bool, why string)
+	Granted func() (how policy.Grant, why string)
 	// Hide, when set, is returned to a caller who is refused, instead of AccessDenied.
 	Hide error
 }

@@ -84,7 +84,7 @@ func (g *Gateway) policies(tx *store.Tx, p *api.Principal) (api.Policies, error)
 func (g *Gateway) request(op *api.Operation, c *api.Call, t *api.Target, account string, globals map[string][]string) *policy.Request {
 	p := &c.Principal
 	r := &policy.Request{Action: t.Action, Resource: t.ARN, ResourceAccount: account, Context: globals, Time: c.Time,
-		Principal: policy.Principal{Account: p.Account, ARN: p.ARN, UserID: p.ID, UserName: p.UserName, RoleARN: p.RoleARN, SessionName: p.SessionName, UserARN: p.IssuerARN, Service: p.Service, Tags: p.Tags}}
+		Principal: policy.Principal{Account: p.Account, ARN: p.ARN, UserID: p.ID, UserName: p.UserName, RoleARN: p.RoleARN, SessionName: p.SessionName, UserARN: p.IssuerARN, IssuerID: p.IssuerID, Service: p.Service, Tags: p.Tags}}
 	if r.Action == "" {
 		r.Action = op.Action
 	}

@@ -334,6 +334,24 @@ func (s *Service) PrincipalExists(tx *store.Tx, arn string) bool {
 	return ok
 }
 
+// PrincipalARN is the ARN that the user, role or role session with a unique ID
+// has now; ok is false when it was deleted.
+func (s *Service) PrincipalARN(tx *store.Tx, id string) (arn string, ok bool) {
+	id, session, isSession := strings.Cut(id, ":")
+	if u := s.userByID(tx, id); u != nil && !isSession {
+		return u.arn(), true
+	}
+	for _, k := range s.rolesByID.Keys(id, "", 1) {
+		if r := s.roles.Get(tx, k); r != nil && r.ID == id {
+			if isSession {
+				return "arn:aws:sts::" + r.Account + ":assumed-role/" + r.Name + "/" + session, true
+			}
+			return r.arn(), true
+		}
+	}
+	return "", false
+}
+
 // PrincipalID is the unique ID behind a principal's ARN.
 func (s *Service) PrincipalID(tx *store.Tx, arn string) (id string, ok bool) {
 	if len(arn) == 12 && strings.Trim(arn, "0123456789") == "" {

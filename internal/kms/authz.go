@@ -108,7 +108,7 @@ func (s *Service) about(f found, c *api.Call) conditions {
 }
 
 // ask is the question whether the caller may do action on the key. granted may be nil.
-func (s *Service) ask(c *api.Call, f found, action string, keys conditions, granted func() (bool, string)) (api.Target, error) {
+func (s *Service) ask(c *api.Call, f found, action string, keys conditions, granted func() (policy.Grant, string)) (api.Target, error) {
 	doc, err := s.document(f.Key)
 	if err != nil {
 		return api.Target{}, err
@@ -155,18 +155,18 @@ func onUse[In any](s *Service, action string, ref func(*In) *string, context_ fu
 		if more != nil {
 			more(in, f, k)
 		}
-		t, err := s.ask(c, f, action, k, func() (bool, string) { return s.granted(tx, c, f.Key, action, ec) })
+		t, err := s.ask(c, f, action, k, func() (policy.Grant, string) { return s.granted(tx, c, f.Key, action, ec) })
 		return []api.Target{t}, err
 	})
 }
 
 // granted tells whether a grant allows the caller the operation.
-func (s *Service) granted(tx *store.Tx, c *api.Call, k *Key, operation string, context map[string]string) (bool, string) {
-	g := s.matchGrant(tx, c, k, operation, context)
+func (s *Service) granted(tx *store.Tx, c *api.Call, k *Key, operation string, context map[string]string) (policy.Grant, string) {
+	g, how := s.matchGrant(tx, c, k, operation, context)
 	if g == nil {
-		return false, "no grant allows it"
+		return policy.NoGrant, "no grant allows it"
 	}
-	return true, "grant " + g.ID
+	return how, "grant " + g.ID
 }
 
 // serviceHost tells whether a principal is a service's, such as

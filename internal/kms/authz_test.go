@@ -135,7 +135,7 @@ func TestRoleSessions(t *testing.T) {
 	b := newBench(t)
 	k := b.newKey(&kms.CreateKeyInput{})
 	session := func(name string) *api.Call {
-		return b.call(api.Principal{Type: api.AssumedRole, Account: acct, ARN: "arn:aws:sts::" + acct + ":assumed-role/r/" + name, RoleARN: "arn:aws:iam::" + acct + ":role/r", RoleName: "r", SessionName: name, ID: "AROAX:" + name})
+		return b.session(acct, "r", name)
 	}
 	enc := &kms.EncryptInput{KeyId: k.KeyId, Plaintext: []byte("x")}
 	g := must[kms.CreateGrantOutput](b, b.root(acct), "CreateGrant", grantOn(k, ptr("arn:aws:iam::"+acct+":role/r"), "Encrypt"))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealdesk/sealdesk/internal/api"
 	"github.com/sealdesk/sealdesk/internal/audit"
+	"github.com/sealdesk/sealdesk/internal/policy"
 	"github.com/sealdesk/sealdesk/internal/secret"
 	"github.com/sealdesk/sealdesk/internal/store"
 )
@@ -265,7 +266,7 @@ func (s *Service) onDecrypt(ctx context.Context, tx *store.Tx, c *api.Call, in *
 	k := s.about(src.found, c)
 	k.text("kms:EncryptionAlgorithm", algorithmOr(in.EncryptionAlgorithm))
 	k.context(in.EncryptionContext)
-	t, err := s.ask(c, src.found, "Decrypt", k, func() (bool, string) { return s.granted(tx, c, src.Key, "Decrypt", in.EncryptionContext) })
+	t, err := s.ask(c, src.found, "Decrypt", k, func() (policy.Grant, string) { return s.granted(tx, c, src.Key, "Decrypt", in.EncryptionContext) })
 	if src.implied && src.Account != c.Account {
 		t.Hide = errCiphertextKey()
 	}
@@ -337,7 +338,7 @@ func (s *Service) onReEncrypt(ctx context.Context, tx *store.Tx, c *api.Call, in
 	to.text("kms:EncryptionAlgorithm", algorithmOr(in.DestinationEncryptionAlgorithm))
 	to.context(in.DestinationEncryptionContext)
 	to.flag("kms:ReEncryptOnSameKey", same)
-	t1, err := s.ask(c, src.found, "ReEncryptFrom", from, func() (bool, string) {
+	t1, err := s.ask(c, src.found, "ReEncryptFrom", from, func() (policy.Grant, string) {
 		return s.granted(tx, c, src.Key, "ReEncryptFrom", in.SourceEncryptionContext)
 	})
 	if err != nil {
@@ -346,7 +347,7 @@ func (s *Service) onReEncrypt(ctx context.Context, tx *store.Tx, c *api.Call, in
 	if src.implied && src.Account != c.Account {
 		t1.Hide = errCiphertextKey()
 	}
-	t2, err := s.ask(c, dst, "ReEncryptTo", to, func() (bool, string) {
+	t2, err := s.ask(c, dst, "ReEncryptTo", to, func() (policy.Grant, string) {
 		return s.granted(tx, c, dst.Key, "ReEncryptTo", in.DestinationEncryptionContext)
 	})
 	return []api.Target{t1, t2}, err

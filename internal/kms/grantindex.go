@@ -9,6 +9,7 @@ import (
 	"github.com/tidwall/btree"
 
 	"github.com/sealdesk/sealdesk/internal/api"
+	"github.com/sealdesk/sealdesk/internal/policy"
 	"github.com/sealdesk/sealdesk/internal/store"
 )
 
@@ -290,44 +291,45 @@ func (ix *grantIndex) retirable(principal, region, after string, limit int) []st
 	return out
 }
 
-// grantees are the names under which a caller holds grants.
-func grantees(p *api.Principal, region string) []string {
-	switch p.Type {
-	case api.AWSService:
-		return []string{p.ARN, p.Service + ".amazonaws.com"}
-	case api.AssumedRole:
-		return []string{p.ARN, p.RoleARN}
-	default:
-		return []string{p.ARN}
-	}
-}
-
 // noContext are the grant operations on which encryption context constraints
 // have no bearing. Source: KMS API reference, GrantConstraints.
 var noContext = map[string]bool{"DescribeKey": true, "RetireGrant": true, "GetPublicKey": true}
 
 // matchGrant finds a grant that allows the caller the operation on the key with
-// this encryption context.
-func (s *Service) matchGrant(tx *store.Tx, c *api.Call, k *Key, operation string, context map[string]string) *Grant {
-	kp := k.path()
+// this encryption context, and says whether it is the caller's own or the account's.
+func (s *Service) matchGrant(tx *store.Tx, c *api.Call, k *Key, operation string, context map[string]string) (*Grant, policy.Grant) {
 	any := noContext[operation]
+	return s.findGrant(tx, c, k, operation, context, any, func(g *Grant) bool { return any || g.contextAllows(context) })
+}
+
+// findGrant finds a grant with the operation that the caller, or else the
+// caller's account, holds on the key, for which fits holds.
+func (s *Service) findGrant(tx *store.Tx, c *api.Call, k *Key, operation string, context map[string]string, any bool, fits func(*Grant) bool) (*Grant, policy.Grant) {
+	kp := k.path()
 	var few [4]string
-	for _, grantee := range grantees(&c.Principal, c.Region) {
+	of := func(grantee string) *Grant {
 		for _, p := range s.index.candidates(kp, grantee, operation, context, any, few[:0]) {
 			g := s.grants.Get(tx, p)
-			if g == nil || g.Grantee != grantee || !contains(g.Operations, operation) {
+			if g == nil || g.Grantee != grantee || !contains(g.Operations, operation) || !fits(g) {
 				continue
 			}
-			if !any && !g.contextAllows(context) {
-				continue
+			if g.SourceARN == "" || operation == "RetireGrant" || g.SourceARN == c.SourceARN {
+				return g
 			}
-			if g.SourceARN != "" && operation != "RetireGrant" && g.SourceARN != c.SourceARN {
-				continue
-			}
-			return g
+		}
+		return nil
+	}
+	for _, grantee := range grantees(&c.Principal) {
+		if g := of(grantee); g != nil {
+			return g, policy.GrantCaller
 		}
 	}
-	return nil
+	if account := accountGrantee(&c.Principal); account != "" {
+		if g := of(account); g != nil {
+			return g, policy.GrantAccount
+		}
+	}
+	return nil, policy.NoGrant
 }
 
 // contextAllows tells whether the grant's constraint admits an encryption context.

@@ -80,17 +80,9 @@ func (g *Grant) narrows(child *Grant) bool {
 }
 
 // parent finds a grant under which the caller may make the child.
-func (s *Service) parent(tx *store.Tx, c *api.Call, k *Key, child *Grant) *Grant {
+func (s *Service) parent(tx *store.Tx, c *api.Call, k *Key, child *Grant) (*Grant, policy.Grant) {
 	pairs, _ := child.constraint()
-	for _, grantee := range grantees(&c.Principal, c.Region) {
-		for _, p := range s.index.candidates(k.path(), grantee, "CreateGrant", pairs, false, nil) {
-			g := s.grants.Get(tx, p)
-			if g != nil && g.Grantee == grantee && contains(g.Operations, "CreateGrant") && g.narrows(child) && (g.SourceARN == "" || g.SourceARN == c.SourceARN) {
-				return g
-			}
-		}
-	}
-	return nil
+	return s.findGrant(tx, c, k, "CreateGrant", pairs, false, func(g *Grant) bool { return g.narrows(child) })
 }
 
 func (s *Service) onCreateGrant(ctx context.Context, tx *store.Tx, c *api.Call, in *kms.CreateGrantInput) ([]api.Target, error) {
@@ -118,11 +110,11 @@ func (s *Service) onCreateGrant(ctx context.Context, tx *store.Tx, c *api.Call, 
 		}
 		k.context(pairs)
 	}
-	t, err := s.ask(c, f, "CreateGrant", k, func() (bool, string) {
-		if p := s.parent(tx, c, f.Key, g); p != nil {
-			return true, "grant " + p.ID
+	t, err := s.ask(c, f, "CreateGrant", k, func() (policy.Grant, string) {
+		if p, how := s.parent(tx, c, f.Key, g); p != nil {
+			return how, "grant " + p.ID
 		}
-		return false, "no grant with CreateGrant allows making one this wide"
+		return policy.NoGrant, "no grant with CreateGrant allows making one this wide"
 	})
 	return []api.Target{t}, err
 }
@@ -159,7 +151,7 @@ func (s *Service) createGrant(ctx context.Context, tx *store.Tx, c *api.Call, in
 	if f.Service == "" && s.index.on(kp) >= s.cfg.Quotas.GrantsPerKey {
 		return nil, errLimit("The key %s already has %d grants, the most a key can have. Retire or revoke grants that are no longer needed.", f.arn(), s.cfg.Quotas.GrantsPerKey)
 	}
-	if p := s.parent(tx, c, f.Key, g); p != nil {
+	if p, _ := s.parent(tx, c, f.Key, g); p != nil {
 		g.Parent = p.ID
 	}
 	g.ID, g.Created, g.Seed = newMaterialID(), c.Time, make([]byte, 16)
@@ -176,6 +168,7 @@ func (s *Service) createGrant(ctx context.Context, tx *store.Tx, c *api.Call, in
 	return &kms.CreateGrantOutput{GrantId: &g.ID, GrantToken: &token}, err
 }
 
+// validateGrant refuses what no grant can be, and binds the principals it names.
 func (s *Service) validateGrant(tx *store.Tx, k *Key, g *Grant, in *kms.CreateGrantInput) error {
 	switch {
 	case in.GranteePrincipal != nil && in.GranteeServicePrincipal != nil:
@@ -194,18 +187,20 @@ func (s *Service) validateGrant(tx *store.Tx, k *Key, g *Grant, in *kms.CreateGr
 		return errValidation("A grant has either EncryptionContextEquals or EncryptionContextSubset, not both.")
 	}
 	for _, x := range []struct {
-		principal string
+		principal *string
 		service   bool
-	}{{g.Grantee, g.GranteeService}, {g.Retiring, g.RetiringService}} {
-		if x.principal == "" || serviceHost(x.principal) {
+	}{{&g.Grantee, g.GranteeService}, {&g.Retiring, g.RetiringService}} {
+		if *x.principal == "" || serviceHost(*x.principal) {
 			continue
 		}
 		if x.service {
-			return errValidation("%s is not a service principal.", x.principal)
+			return errValidation("%s is not a service principal.", *x.principal)
 		}
-		if !strings.HasPrefix(x.principal, "arn:") || !s.cfg.Principals.PrincipalExists(tx, x.principal) {
-			return errInvalidARN("ARN does not refer to a valid principal: " + x.principal)
+		stored, ok := s.bind(tx, *x.principal)
+		if !strings.HasPrefix(*x.principal, "arn:") || !ok {
+			return errInvalidARN("ARN does not refer to a valid principal: " + *x.principal)
 		}
+		*x.principal = stored
 	}
 	supported := k.grantOperations()
 	for _, o := range g.Operations {
@@ -229,7 +224,7 @@ func (s *Service) validateGrant(tx *store.Tx, k *Key, g *Grant, in *kms.CreateGr
 }
 
 // entry is the grant as lists show it.
-func (g *Grant) entry(keyPath string) types.GrantListEntry {
+func (s *Service) entry(tx *store.Tx, g *Grant, keyPath string) types.GrantListEntry {
 	account, region, id := splitPath(keyPath)
 	e := types.GrantListEntry{GrantId: ptr(g.ID), KeyId: ptr(keyARN(account, region, id)), CreationDate: ptr(g.Created),
 		IssuingAccount: ptr("arn:aws:iam::" + g.IssuingAccount + ":root")}
@@ -239,13 +234,13 @@ func (g *Grant) entry(keyPath string) types.GrantListEntry {
 	if g.GranteeService {
 		e.GranteeServicePrincipal = ptr(g.Grantee)
 	} else {
-		e.GranteePrincipal = ptr(g.Grantee)
+		e.GranteePrincipal = ptr(s.shown(tx, g.Grantee))
 	}
 	if g.Retiring != "" {
 		if g.RetiringService {
 			e.RetiringServicePrincipal = ptr(g.Retiring)
 		} else {
-			e.RetiringPrincipal = ptr(g.Retiring)
+			e.RetiringPrincipal = ptr(s.shown(tx, g.Retiring))
 		}
 	}
 	for _, o := range g.Operations {
@@ -273,13 +268,17 @@ func (s *Service) listGrants(ctx context.Context, tx *store.Tx, c *api.Call, in 
 	if err != nil {
 		return nil, err
 	}
+	if in.GranteePrincipal != nil {
+		stored, _ := s.bind(tx, *in.GranteePrincipal)
+		in = &kms.ListGrantsInput{KeyId: in.KeyId, GrantId: in.GrantId, GranteePrincipal: &stored}
+	}
 	out := &kms.ListGrantsOutput{}
 	if in.GrantId != nil {
 		if !validGrantID(*in.GrantId) {
 			return nil, &types.InvalidGrantIdException{Message: ptr("The grant ID is not valid: it has 64 hexadecimal digits.")}
 		}
 		if g := s.grants.Get(tx, f.path()+"/"+*in.GrantId); g != nil && g.listed(in) {
-			out.Grants = append(out.Grants, g.entry(f.path()))
+			out.Grants = append(out.Grants, s.entry(tx, g, f.path()))
 		}
 		return out, nil
 	}
@@ -290,7 +289,7 @@ func (s *Service) listGrants(ctx context.Context, tx *store.Tx, c *api.Call, in 
 		if !pg.more(p) {
 			return false
 		}
-		out.Grants = append(out.Grants, g.entry(f.path()))
+		out.Grants = append(out.Grants, s.entry(tx, g, f.path()))
 		return true
 	})
 	out.NextMarker, out.Truncated = pg.next()
@@ -326,6 +325,9 @@ func (s *Service) listRetirableGrants(_ context.Context, tx *store.Tx, c *api.Ca
 			return nil, errAccessDenied("You can list the retirable grants of principals of your own account only; %s is not.", retiring)
 		}
 	}
+	if !service {
+		retiring, _ = s.bind(tx, retiring)
+	}
 	pg, err := newPage(c, "ListRetirableGrants", "", in.Limit, 50, 100, in.Marker)
 	if err != nil {
 		return nil, err
@@ -348,7 +350,7 @@ scan:
 			if !pg.more(p) {
 				break scan
 			}
-			out.Grants = append(out.Grants, g.entry(keyPathOf(p)))
+			out.Grants = append(out.Grants, s.entry(tx, g, keyPathOf(p)))
 		}
 		if len(paths) < 256 {
 			break
@@ -406,15 +408,20 @@ func (s *Service) onRetireGrant(ctx context.Context, tx *store.Tx, c *api.Call, 
 		c.Record.AdditionalEventData["grantId"] = g.ID
 	}
 	t := api.Target{Action: "kms:RetireGrant", ARN: k.arn(), Account: k.Account, Keys: s.about(found{Key: k}, c), PolicyID: "the retiring rules of grant " + g.ID,
-		Granted: func() (bool, string) {
-			who := grantees(&c.Principal, c.Region)
+		Granted: func() (policy.Grant, string) {
+			who := grantees(&c.Principal)
 			if slices.Contains(who, g.Retiring) {
-				return true, "the retiring principal of grant " + g.ID
+				return policy.GrantCaller, "the retiring principal of grant " + g.ID
 			}
-			if slices.Contains(who, g.Grantee) && contains(g.Operations, "RetireGrant") {
-				return true, "grant " + g.ID
+			if contains(g.Operations, "RetireGrant") {
+				if slices.Contains(who, g.Grantee) {
+					return policy.GrantCaller, "grant " + g.ID
+				}
+				if g.Grantee == accountGrantee(&c.Principal) {
+					return policy.GrantAccount, "grant " + g.ID
+				}
 			}
-			return false, "the caller is neither the retiring principal of grant " + g.ID + " nor its grantee with RetireGrant among the operations"
+			return policy.NoGrant, "the caller is neither the retiring principal of grant " + g.ID + " nor its grantee with RetireGrant among the operations"
 		}}
 	if account := c.Principal.Account; c.Principal.Type != api.AWSService && (account == g.IssuingAccount || g.Retiring == "arn:aws:iam::"+account+":root") {
 		t.Account = "" // IAM of the caller's account decides

@@ -2,6 +2,8 @@ package kms
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -25,17 +27,53 @@ const (
 	region = "us-west-2"
 )
 
-// everybody says that every principal exists but those called "nobody".
-type everybody struct{}
+// everybody is an IAM in which every principal exists but those called "nobody"
+// and those whose ARN is in gone. made counts how often one was made again.
+type everybody struct {
+	made map[string]int
+	gone map[string]bool
+	arns map[string]string
+}
 
-func (everybody) PrincipalExists(_ *store.Tx, arn string) bool {
-	return !strings.Contains(arn, "nobody")
+func (e *everybody) PrincipalID(_ *store.Tx, arn string) (string, bool) {
+	kind := ""
+	switch {
+	case strings.Contains(arn, "nobody"), e.gone[arn]:
+		return "", false
+	case strings.Contains(arn, ":user/"):
+		kind = "AIDA"
+	case strings.Contains(arn, ":role/"):
+		kind = "AROA"
+	case strings.Contains(arn, ":assumed-role/"):
+		p := strings.Split(arn, "/")
+		role, ok := e.PrincipalID(nil, strings.Replace(strings.Replace(p[0]+"/"+p[1], "assumed-role", "role", 1), ":sts:", ":iam:", 1))
+		return role + ":" + p[2], ok
+	default:
+		return arn, true
+	}
+	sum := sha256.Sum256([]byte(fmt.Sprint(arn, e.made[arn])))
+	id := kind + strings.ToUpper(hex.EncodeToString(sum[:8]))
+	e.arns[id] = arn
+	return id, true
+}
+
+func (e *everybody) PrincipalARN(_ *store.Tx, id string) (string, bool) {
+	role, session, _ := strings.Cut(id, ":")
+	arn, ok := e.arns[role]
+	if now, exists := e.PrincipalID(nil, arn); !ok || !exists || now != role {
+		return "", false
+	}
+	if session != "" {
+		arn = strings.Replace(strings.Replace(arn, ":role/", ":assumed-role/", 1), ":iam:", ":sts:", 1) + "/" + session
+	}
+	return arn, true
 }
 
 // bench is a service on a store of its own. It runs operations as the gateway
 // does: resolver, authorisation, operation, in one transaction.
 type bench struct {
 	testing.TB
+	who *everybody
 	s   *Service
 	st  *store.Store
 	ops map[string]*api.Operation
@@ -61,14 +99,15 @@ func openBench(t testing.TB, dir string, clk *clock.Manual) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(Config{Store: st, Clock: clk, Root: root, Principals: everybody{}})
+	who := &everybody{map[string]int{}, map[string]bool{}, map[string]string{}}
+	s, err := New(Config{Store: st, Clock: clk, Root: root, Principals: who})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := st.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{TB: t, s: s, st: st, ops: map[string]*api.Operation{}, clk: clk, dir: dir, free: true, iam: map[string][]policy.Source{}}
+	b := &bench{TB: t, who: who, s: s, st: st, ops: map[string]*api.Operation{}, clk: clk, dir: dir, free: true, iam: map[string][]policy.Source{}}
 	ops := s.Operations()
 	for i := range ops {
 		b.ops[ops[i].Name] = &ops[i]
@@ -83,7 +122,15 @@ func (b *bench) root(account string) *api.Call {
 }
 
 func (b *bench) user(account, name string) *api.Call {
-	return b.call(api.Principal{Type: api.IAMUser, Account: account, ARN: "arn:aws:iam::" + account + ":user/" + name, ID: "AIDA" + strings.ToUpper(name), UserName: name})
+	arn := "arn:aws:iam::" + account + ":user/" + name
+	id, _ := b.who.PrincipalID(nil, arn)
+	return b.call(api.Principal{Type: api.IAMUser, Account: account, ARN: arn, ID: id, UserName: name})
+}
+
+func (b *bench) session(account, role, name string) *api.Call {
+	arn := "arn:aws:sts::" + account + ":assumed-role/" + role + "/" + name
+	id, _ := b.who.PrincipalID(nil, arn)
+	return b.call(api.Principal{Type: api.AssumedRole, Account: account, ARN: arn, RoleARN: "arn:aws:iam::" + account + ":role/" + role, RoleName: role, SessionName: name, ID: id})
 }
 
 func (b *bench) service(name string) *api.Call {

@@ -92,11 +92,11 @@ func (s *Service) createKey(_ context.Context, tx *store.Tx, c *api.Call, in *km
 	if k.Tags, err = s.newTags(nil, in.Tags); err != nil {
 		return nil, err
 	}
-	k.Policy = str(in.Policy)
-	if k.Policy == "" {
-		k.Policy = defaultPolicy(c.Account)
-	} else if err := s.checkPolicy(tx, c, k.Policy, c.Account, in.BypassPolicyLockoutSafetyCheck); err != nil {
-		return nil, err
+	k.Policy = defaultPolicy(c.Account)
+	if in.Policy != nil {
+		if k.Policy, err = s.checkPolicy(tx, c, *in.Policy, c.Account, in.BypassPolicyLockoutSafetyCheck); err != nil {
+			return nil, err
+		}
 	}
 	if in.XksKeyId != nil && w.origin != originXKS {
 		return nil, errValidation("XksKeyId is valid only for a key with the origin EXTERNAL_KEY_STORE.")

@@ -145,10 +145,11 @@ func (s *Service) replicateKey(ctx context.Context, tx *store.Tx, c *api.Call, i
 		}
 		r.State = statePendingImport
 	}
-	if r.Policy = str(in.Policy); r.Policy == "" {
-		r.Policy = defaultPolicy(k.Account)
-	} else if err := s.checkPolicy(tx, c, r.Policy, k.Account, in.BypassPolicyLockoutSafetyCheck); err != nil {
-		return nil, err
+	r.Policy = defaultPolicy(k.Account)
+	if in.Policy != nil {
+		if r.Policy, err = s.checkPolicy(tx, c, *in.Policy, k.Account, in.BypassPolicyLockoutSafetyCheck); err != nil {
+			return nil, err
+		}
 	}
 	k.Replicas = append(k.Replicas, region)
 	slices.Sort(k.Replicas)
@@ -159,7 +160,11 @@ func (s *Service) replicateKey(ctx context.Context, tx *store.Tx, c *api.Call, i
 		return nil, err
 	}
 	note(c, r.arn())
-	out := &kms.ReplicateKeyOutput{ReplicaKeyMetadata: s.metadata(tx, &r, c), ReplicaPolicy: ptr(r.Policy), ReplicaTags: []types.Tag{}}
+	text, err := s.shownPolicy(tx, &r)
+	if err != nil {
+		return nil, err
+	}
+	out := &kms.ReplicateKeyOutput{ReplicaKeyMetadata: s.metadata(tx, &r, c), ReplicaPolicy: &text, ReplicaTags: []types.Tag{}}
 	for _, name := range sortedNames(r.Tags) {
 		out.ReplicaTags = append(out.ReplicaTags, types.Tag{TagKey: ptr(name), TagValue: ptr(r.Tags[name])})
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
@@ -39,38 +38,35 @@ func defaultPolicy(account string) string {
 var denyAll = policy.MustParse(`{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":{"AWS":"000000000000"},"Action":"kms:*","Resource":"*"}]}`, policy.Key)
 
 // checkPolicy says whether text can be the policy of a key of the account, set by
-// the caller.
-func (s *Service) checkPolicy(tx *store.Tx, c *api.Call, text, account string, bypass bool) error {
+// the caller, and returns it as it is stored.
+func (s *Service) checkPolicy(tx *store.Tx, c *api.Call, text, account string, bypass bool) (string, error) {
 	if len(text) > s.cfg.Quotas.PolicyBytes {
-		return errLimit("The key policy has %d bytes; a key policy has at most %d.", len(text), s.cfg.Quotas.PolicyBytes)
+		return "", errLimit("The key policy has %d bytes; a key policy has at most %d.", len(text), s.cfg.Quotas.PolicyBytes)
 	}
 	doc, err := policy.Parse([]byte(text), policy.Key)
 	if err != nil {
 		var pe *policy.ParseError
 		if errors.As(err, &pe) {
-			return errPolicy("%s", pe.Text())
+			return "", errPolicy("%s", pe.Text())
 		}
-		return errPolicy("%v", err)
+		return "", errPolicy("%v", err)
 	}
 	for _, p := range doc.Principals() {
 		switch p.Type {
 		case "AWS":
-			if strings.HasPrefix(p.Value, "arn:") && !s.cfg.Principals.PrincipalExists(tx, p.Value) {
-				return errPolicy("Policy contains a statement with one or more invalid principals: %s does not exist.", p.Value)
+			if _, ok := s.cfg.Principals.PrincipalID(tx, p.Value); !ok && p.Value != "*" {
+				return "", errPolicy("Policy contains a statement with one or more invalid principals: %s does not exist.", p.Value)
 			}
 		case "Service":
 			if !serviceHost(p.Value) {
-				return errPolicy("Policy contains a statement with one or more invalid principals: %s is not a service.", p.Value)
+				return "", errPolicy("Policy contains a statement with one or more invalid principals: %s is not a service.", p.Value)
 			}
 		}
 	}
-	if bypass {
-		return nil
+	if !bypass && !s.keepsControl(c, doc, account) {
+		return "", errPolicy("The new key policy will not allow you to update the key policy in the future.")
 	}
-	if !s.keepsControl(c, doc, account) {
-		return errPolicy("The new key policy will not allow you to update the key policy in the future.")
-	}
-	return nil
+	return s.bindPolicy(tx, doc), nil
 }
 
 // keepsControl tells whether, under the policy, the caller (or the caller's
@@ -94,7 +90,7 @@ var allowAll = []policy.Source{{ID: "any IAM policy", Document: policy.MustParse
 // policyPrincipal is the caller in the words of package policy.
 func policyPrincipal(p *api.Principal) policy.Principal {
 	types := map[api.PrincipalType]policy.PrincipalType{api.Root: policy.Root, api.IAMUser: policy.User, api.AssumedRole: policy.Role, api.FederatedUser: policy.Federated, api.AWSService: policy.Service}
-	return policy.Principal{Type: types[p.Type], Account: p.Account, ARN: p.ARN, UserID: p.ID, UserName: p.UserName, RoleARN: p.RoleARN, SessionName: p.SessionName, Service: p.Service, Tags: p.Tags}
+	return policy.Principal{Type: types[p.Type], Account: p.Account, ARN: p.ARN, UserID: p.ID, UserName: p.UserName, RoleARN: p.RoleARN, SessionName: p.SessionName, UserARN: p.IssuerARN, IssuerID: p.IssuerID, Service: p.Service, Tags: p.Tags}
 }
 
 // getKeyPolicy is GetKeyPolicy.
@@ -106,7 +102,8 @@ func (s *Service) getKeyPolicy(ctx context.Context, tx *store.Tx, c *api.Call, i
 	if in.PolicyName != nil && *in.PolicyName != policyName {
 		return nil, errNotFound("No such policy exists")
 	}
-	return &kms.GetKeyPolicyOutput{Policy: ptr(f.Policy), PolicyName: ptr(policyName)}, nil
+	text, err := s.shownPolicy(tx, f.Key)
+	return &kms.GetKeyPolicyOutput{Policy: &text, PolicyName: ptr(policyName)}, err
 }
 
 // putKeyPolicy is PutKeyPolicy.
@@ -121,10 +118,9 @@ func (s *Service) putKeyPolicy(ctx context.Context, tx *store.Tx, c *api.Call, i
 	if k.Service != "" {
 		return nil, errAccessDenied("%s is an AWS managed key: its key policy cannot be changed.", k.arn())
 	}
-	if err := s.checkPolicy(tx, c, str(in.Policy), k.Account, in.BypassPolicyLockoutSafetyCheck); err != nil {
+	if k.Policy, err = s.checkPolicy(tx, c, str(in.Policy), k.Account, in.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
-	k.Policy = *in.Policy
 	return &kms.PutKeyPolicyOutput{}, s.put(tx, k)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudtrail"
 	cttypes "github.com/aws/aws-sdk-go-v2/service/cloudtrail/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
@@ -115,5 +116,68 @@ func TestOverTheWire(t *testing.T) {
 	}
 	if _, err := c.CreateCustomKeyStore(ctx, &kms.CreateCustomKeyStoreInput{CustomKeyStoreName: aws.String("x")}); err == nil || !strings.Contains(err.Error(), "UnsupportedOperation") {
 		t.Errorf("CreateCustomKeyStore = %v, want UnsupportedOperationException", err)
+	}
+}
+
+// TestUserMadeAgain: a user who is deleted and made again under the same name has
+// none of the old one's grants, nor what the key policy gave the old one.
+func TestUserMadeAgain(t *testing.T) {
+	s := apptest.New(t)
+	c, users, ctx := s.KMS(), s.IAM(), context.Background()
+	name := aws.String("jane")
+	made := func() (arn string, keys *kms.Client, drop func()) {
+		u, err := users.CreateUser(ctx, &iam.CreateUserInput{UserName: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := users.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return aws.ToString(u.User.Arn), s.KMS(apptest.Keys(*k.AccessKey.AccessKeyId, *k.AccessKey.SecretAccessKey, "")), func() {
+			if _, err := users.DeleteAccessKey(ctx, &iam.DeleteAccessKeyInput{UserName: name, AccessKeyId: k.AccessKey.AccessKeyId}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := users.DeleteUser(ctx, &iam.DeleteUserInput{UserName: name}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	arn, jane, drop := made()
+	k, err := c.CreateKey(ctx, &kms.CreateKeyInput{Policy: aws.String(`{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + apptest.Account + `:root"},"Action":"kms:*","Resource":"*"},
+		{"Effect":"Allow","Principal":{"AWS":"` + arn + `"},"Action":"kms:GenerateMac","Resource":"*"},
+		{"Effect":"Allow","Principal":{"AWS":"` + arn + `"},"Action":"kms:DescribeKey","Resource":"*"}]}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := k.KeyMetadata.KeyId
+	if _, err := c.CreateGrant(ctx, &kms.CreateGrantInput{KeyId: id, GranteePrincipal: &arn, Operations: []types.GrantOperation{"Encrypt"}}); err != nil {
+		t.Fatal(err)
+	}
+	use := func(c *kms.Client) (granted, named error) {
+		_, granted = c.Encrypt(ctx, &kms.EncryptInput{KeyId: id, Plaintext: []byte("x")})
+		_, named = c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: id})
+		return
+	}
+	if granted, named := use(jane); granted != nil || named != nil {
+		t.Fatalf("jane: Encrypt by grant = %v, DescribeKey by key policy = %v, want success", granted, named)
+	}
+	p, err := c.GetKeyPolicy(ctx, &kms.GetKeyPolicyInput{KeyId: id})
+	if err != nil || strings.Count(*p.Policy, `"`+arn+`"`) != 2 {
+		t.Fatalf("GetKeyPolicy = %+v, %v, want the ARN twice", p, err)
+	}
+	drop()
+	_, jane, _ = made()
+	if granted, named := use(jane); granted == nil || named == nil || !strings.Contains(granted.Error()+named.Error(), "AccessDenied") {
+		t.Errorf("the second jane: Encrypt = %v, DescribeKey = %v, want AccessDeniedException", granted, named)
+	}
+	p, err = c.GetKeyPolicy(ctx, &kms.GetKeyPolicyInput{KeyId: id})
+	if err != nil || strings.Count(*p.Policy, `"AWS":"AIDA`) != 2 || strings.Contains(*p.Policy, arn) {
+		t.Errorf("GetKeyPolicy after jane was deleted = %s, %v, want her unique ID in the ARN's place", aws.ToString(p.Policy), err)
+	}
+	g, err := c.ListGrants(ctx, &kms.ListGrantsInput{KeyId: id})
+	if err != nil || len(g.Grants) != 1 || !strings.HasPrefix(*g.Grants[0].GranteePrincipal, "AIDA") {
+		t.Errorf("ListGrants after jane was deleted = %+v, %v, want one to her unique ID", g, err)
 	}
 }

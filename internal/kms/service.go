@@ -12,13 +12,6 @@ import (
 	"github.com/sealdesk/sealdesk/internal/store"
 )
 
-// Principals is what the key service asks of IAM.
-type Principals interface {
-	// PrincipalExists tells whether an ARN names an account root, user, role or
-	// role session that may stand in a key policy or a grant.
-	PrincipalExists(tx *store.Tx, arn string) bool
-}
-
 // Quotas are AWS's limits; the zero value of each means AWS's default.
 // Source: KMS developer guide, "Resource quotas".
 type Quotas struct {

@@ -18,9 +18,9 @@ type Key struct {
 	// State is a KeyState. What expires by the clock is worked out by stateAt.
 	State         string
 	Created       time.Time
-	Deletion      time.Time `json:",omitzero"` // when PendingDeletion ends
-	PendingWindow int32     `json:",omitempty"`
-	Policy        string
+	Deletion      time.Time         `json:",omitzero"` // when PendingDeletion ends
+	PendingWindow int32             `json:",omitempty"`
+	Policy        string            // as bindPolicy has it
 	Tags          map[string]string `json:",omitempty"`
 	// Materials, oldest first. The current one is the last whose Status is CURRENT.
 	Materials []Material `json:",omitempty"`
@@ -92,7 +92,7 @@ type Alias struct {
 type Grant struct {
 	ID   string
 	Name string `json:",omitempty"`
-	// Grantee and Retiring are principal ARNs or service hosts
+	// Grantee and Retiring are principals as bind has them, or service hosts
 	// ("ec2.us-west-2.amazonaws.com"). The …Service flags tell that they were
 	// given as GranteeServicePrincipal and RetiringServicePrincipal.
 	Grantee         string

@@ -34,7 +34,8 @@
 //
 // In [ModeKMS] and [ModeTrust] the resource policy (key policy, role trust
 // policy) is a gate: identity policies count only where it allows the
-// account, and root has no right of its own. In KMS a grant also allows.
+// account, and root has no right of its own. In KMS a grant also allows; one to
+// the caller's account counts only within what IAM allows the caller.
 //
 // Across accounts both sides must allow: the resource policy (by account,
 // principal or "*"), and the caller's identity policies within its boundary and

@@ -26,6 +26,18 @@ const (
 	ModeTrust
 )
 
+// Grant is how far a grant allows a request.
+type Grant uint8
+
+// What a grant says.
+const (
+	NoGrant Grant = iota
+	// GrantAccount: the grantee is the caller's account, whose IAM policies decide.
+	GrantAccount
+	// GrantCaller: the grantee is the caller; no policy need allow it.
+	GrantCaller
+)
+
 // Layers are the policies that apply to a request.
 type Layers struct {
 	Identity []Source
@@ -39,9 +51,9 @@ type Layers struct {
 	// Resource is the policy of the resource, nil for none.
 	Resource *Source
 	Mode     Mode
-	// Granted, when set, is asked last: whether something outside the policies (a
-	// KMS grant) allows the request, and why. It cannot override an explicit deny.
-	Granted func() (ok bool, why string)
+	// Granted, when set, is asked last: whether a KMS grant allows the request, and
+	// why. It cannot override an explicit deny.
+	Granted func() (how Grant, why string)
 	// ServiceControl and ResourceControl are the organization's policies, a list
 	// for every level from the root to the account; at each level one policy must
 	// allow. Leave them nil where there is no organization.
@@ -213,9 +225,13 @@ func Evaluate(r *Request, l *Layers) Decision {
 	}
 	grant := ""
 	if l.Granted != nil {
-		ok, why := l.Granted()
-		if ok {
-			return Decision{Effect: Allow, Layer: LayerGrant, Reason: why, Cross: cross}
+		how, why := l.Granted()
+		if how == GrantCaller || how == GrantAccount && identity && within {
+			d := Decision{Effect: Allow, Layer: LayerGrant, Reason: why, Cross: cross}
+			if how == GrantAccount && id.allow {
+				d.Matched = append(d.Matched, id.match)
+			}
+			return d
 		}
 		grant = why
 	}

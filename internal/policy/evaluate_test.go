@@ -31,18 +31,19 @@ const (
 // TestEvaluate goes through "Policy evaluation logic", row by row.
 func TestEvaluate(t *testing.T) {
 	for _, c := range []struct {
-		name     string
-		who      Principal
-		mode     Mode
-		identity string
-		boundary string
-		session  string
-		scoped   bool
-		resource string
-		granted  bool
-		scp      []string // one statement a level
-		want     Effect
-		layer    Layer
+		name      string
+		who       Principal
+		mode      Mode
+		identity  string
+		boundary  string
+		session   string
+		scoped    bool
+		resource  string
+		granted   bool
+		toAccount bool
+		scp       []string // one statement a level
+		want      Effect
+		layer     Layer
 	}{
 		// Nothing allows by itself.
 		{name: "no policy at all", who: user("bob"), want: ImplicitDeny, layer: LayerIdentity},
@@ -147,6 +148,11 @@ func TestEvaluate(t *testing.T) {
 		{name: "kms: grant and identity deny", who: user("bob"), mode: ModeKMS, identity: denyDecrypt, granted: true, want: ExplicitDeny, layer: LayerIdentity},
 		{name: "kms: grant and key policy deny", who: user("bob"), mode: ModeKMS, resource: to(toAll, "Deny"), granted: true, want: ExplicitDeny, layer: LayerResource},
 		{name: "kms: grant and SCP", who: user("bob"), mode: ModeKMS, scp: []string{allowEncrypt}, granted: true, want: ImplicitDeny, layer: LayerServiceControl},
+		{name: "kms: grant to the account, identity silent", who: user("bob"), mode: ModeKMS, resource: to(toFed, "Allow"), toAccount: true, want: ImplicitDeny, layer: LayerResource},
+		{name: "kms: grant to the account, identity allows", who: user("bob"), mode: ModeKMS, identity: allowDecrypt, resource: to(toFed, "Allow"), toAccount: true, want: Allow, layer: LayerGrant},
+		{name: "kms: grant to the account, session does not allow", who: role("Ops", "s1"), mode: ModeKMS, identity: allowDecrypt, session: allowEncrypt, resource: to(toFed, "Allow"), toAccount: true, want: ImplicitDeny, layer: LayerResource},
+		{name: "kms: grant to the account, boundary does not allow", who: user("bob"), mode: ModeKMS, identity: allowDecrypt, boundary: allowEncrypt, toAccount: true, want: ImplicitDeny, layer: LayerResource},
+		{name: "kms: grant to the account, root", who: root(), mode: ModeKMS, resource: to(toFed, "Allow"), toAccount: true, want: Allow, layer: LayerGrant},
 		{name: "kms: grant to a service", who: service("ec2"), mode: ModeKMS, resource: to(toAccount, "Allow"), granted: true, want: Allow, layer: LayerGrant},
 		{name: "kms: identity and account, boundary does not allow", who: user("bob"), mode: ModeKMS, identity: allowDecrypt, boundary: allowEncrypt, resource: to(toAccount, "Allow"), want: ImplicitDeny, layer: LayerBoundary},
 
@@ -173,7 +179,10 @@ func TestEvaluate(t *testing.T) {
 			l.ServiceControl = append(l.ServiceControl, list(t, Control, s))
 		}
 		if c.granted {
-			l.Granted = func() (bool, string) { return true, "grant 0a1b" }
+			l.Granted = func() (Grant, string) { return GrantCaller, "grant 0a1b" }
+		}
+		if c.toAccount {
+			l.Granted = func() (Grant, string) { return GrantAccount, "grant 0a1b" }
 		}
 		r := &Request{Principal: c.who, Action: "kms:Decrypt", Resource: keyARN, ResourceAccount: acct}
 		got := Evaluate(r, l)

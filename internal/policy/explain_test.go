@@ -35,7 +35,7 @@ func TestMessages(t *testing.T) {
 		{"another account's key, own side", userOf(other, "eve"), Layers{Mode: ModeKMS, Resource: src(t, Key, to(toOther, "Allow"))}, eve + " because no identity-based policy allows the kms:Decrypt action"},
 		{"service", service("ec2"), Layers{Mode: ModeKMS}, "User: ec2.us-west-2.amazonaws.com is not authorized to perform: kms:Decrypt on resource: " + keyARN + " because no resource-based policy allows the kms:Decrypt action"},
 		{"anonymous", Principal{}, Layers{}, "User: anonymous is not authorized to perform: kms:Decrypt on resource: " + keyARN + " because no identity-based policy allows the kms:Decrypt action"},
-		{"allowed", user("bob"), Layers{Granted: func() (bool, string) { return true, "grant 0a1b allows it" }}, "User: arn:aws:iam::111122223333:user/bob is authorized to perform: kms:Decrypt on resource: " + keyARN + " because grant 0a1b allows it"},
+		{"allowed", user("bob"), Layers{Granted: func() (Grant, string) { return GrantCaller, "grant 0a1b allows it" }}, "User: arn:aws:iam::111122223333:user/bob is authorized to perform: kms:Decrypt on resource: " + keyARN + " because grant 0a1b allows it"},
 	} {
 		r := &Request{Principal: c.who, Action: "kms:Decrypt", Resource: keyARN, ResourceAccount: acct}
 		d := Evaluate(r, &c.l)
@@ -89,12 +89,12 @@ func TestExplainGolden(t *testing.T) {
 
 func TestReasons(t *testing.T) {
 	r := &Request{Principal: user("bob"), Action: "kms:Decrypt", Resource: keyARN, ResourceAccount: acct}
-	d := Evaluate(r, &Layers{Mode: ModeKMS, Granted: func() (bool, string) { return false, "no grant allows it" }})
+	d := Evaluate(r, &Layers{Mode: ModeKMS, Granted: func() (Grant, string) { return NoGrant, "no grant allows it" }})
 	if want := "no resource-based policy allows it; no grant allows it"; d.Reason != want {
 		t.Errorf("Reason = %q, want %q", d.Reason, want)
 	}
 	asked := false
-	d = Evaluate(r, &Layers{Mode: ModeKMS, Resource: src(t, Key, to(toBob, "Deny")), Granted: func() (bool, string) { asked = true; return true, "" }})
+	d = Evaluate(r, &Layers{Mode: ModeKMS, Resource: src(t, Key, to(toBob, "Deny")), Granted: func() (Grant, string) { asked = true; return GrantCaller, "" }})
 	if asked || d.Effect != ExplicitDeny {
 		t.Errorf("grants were asked (%v) although an explicit deny decided: %v", asked, d.Effect)
 	}

@@ -251,3 +251,18 @@ func FuzzJSON(f *testing.F) {
 		}
 	})
 }
+
+func TestWithPrincipals(t *testing.T) {
+	const text = `{"Version":"2012-10-17", "Statement":[{"Effect":"Deny","NotPrincipal" : {"AWS": ["arn:aws:iam::111122223333:user/b\u006fb" , "111122223333"]},"Action":"kms:*","Resource":"*",
+  "Condition":{"ArnEquals":{"aws:PrincipalArn":"arn:aws:iam::111122223333:user/bob"}}}, {"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}]}`
+	d := MustParse(text, Key)
+	if got := d.WithPrincipals(func(p PrincipalName) string { return p.Value }); got != text {
+		t.Errorf("WithPrincipals that changes nothing = %s, want the text", got)
+	}
+	got := d.WithPrincipals(func(p PrincipalName) string {
+		return map[string]string{"arn:aws:iam::111122223333:user/bob": `a"b`, "111122223333": "111122223333", "*": "*"}[p.Value]
+	})
+	if want := strings.Replace(text, `"arn:aws:iam::111122223333:user/b\u006fb"`, `"a\"b"`, 1); got != want {
+		t.Errorf("WithPrincipals = %s, want %s", got, want)
+	}
+}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -43,8 +44,9 @@ type Principal struct {
 	RoleARN string
 	// SessionName is the role session's name.
 	SessionName string
-	// UserARN is the user who made a federated session.
-	UserARN string
+	// UserARN and IssuerID are the user who made a federated session, by ARN and
+	// by unique ID.
+	UserARN, IssuerID string
 	// Service is a service's name, such as "workspaces".
 	Service string
 	// Provider is the ARN of a SAML or OIDC provider, or a name such as
@@ -62,6 +64,8 @@ type PrincipalName struct {
 	Value string // "*", an account ID, an ARN, a unique ID, a host name
 	Sid   string
 	Position
+
+	pos, end int // the JSON string's bytes in the text
 }
 
 // Principals are the principals the document names, in order.
@@ -73,6 +77,28 @@ func (d *Document) Principals() []PrincipalName {
 		}
 	}
 	return out
+}
+
+// WithPrincipals is the document's text with every principal that f gives
+// another name under that name. Nothing else of the text changes.
+func (d *Document) WithPrincipals(f func(PrincipalName) string) string {
+	var b strings.Builder
+	done := 0
+	for _, p := range d.Principals() {
+		v := f(p)
+		if v == p.Value {
+			continue
+		}
+		quoted, _ := json.Marshal(v)
+		b.WriteString(d.text[done:p.pos])
+		b.Write(quoted)
+		done = p.end
+	}
+	if done == 0 {
+		return d.text
+	}
+	b.WriteString(d.text[done:])
+	return b.String()
 }
 
 // reach is how a resource policy's statement names the caller.
@@ -131,7 +157,7 @@ func (p *parser) principal(s *Statement, m, not *member, v *value, where string)
 			return p.badPrincipal(&m.value, "", `want "*" or an object such as {"AWS": "111122223333"}`)
 		}
 		set.all = true
-		set.names = append(set.names, PrincipalName{"AWS", "*", s.Sid, positionAt(p.text, m.value.pos)})
+		set.names = append(set.names, PrincipalName{"AWS", "*", s.Sid, positionAt(p.text, m.value.pos), m.value.pos, m.value.end})
 		return nil
 	}
 	if m.value.kind != isObject {
@@ -157,7 +183,7 @@ func (p *parser) principal(s *Statement, m, not *member, v *value, where string)
 			if why := set.add(t.name, item.text); why != "" {
 				return p.badPrincipal(item, t.name, why)
 			}
-			set.names = append(set.names, PrincipalName{t.name, item.text, s.Sid, positionAt(p.text, item.pos)})
+			set.names = append(set.names, PrincipalName{t.name, item.text, s.Sid, positionAt(p.text, item.pos), item.pos, item.end})
 		}
 	}
 	return nil
@@ -317,6 +343,8 @@ func (ps *principalSet) reach(p *Principal) reach {
 		switch {
 		case id == p.UserID:
 			return direct
+		case id == p.IssuerID:
+			best = byRole
 		case p.Type == Role && strings.HasPrefix(p.UserID, id) && len(p.UserID) > len(id) && p.UserID[len(id)] == ':':
 			best = byRole
 		}

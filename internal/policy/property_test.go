@@ -72,7 +72,7 @@ func TestEveryCombination(t *testing.T) {
 									l.Mode = ModeKMS
 								}
 								if grant {
-									l.Granted = func() (bool, string) { return true, "grant" }
+									l.Granted = func() (Grant, string) { return GrantCaller, "grant" }
 								}
 								r := &Request{Principal: who, Action: "kms:Decrypt", Resource: keyARN, ResourceAccount: owner}
 								got := Evaluate(r, l)
@@ -223,7 +223,7 @@ func (w *world) layers() *Layers {
 		l.Resource = &s
 	}
 	if w.granted {
-		l.Granted = func() (bool, string) { return true, "grant" }
+		l.Granted = func() (Grant, string) { return GrantCaller, "grant" }
 	}
 	return l
 }
