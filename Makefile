@@ -5,14 +5,28 @@ BIN     := bin/sealdesk
 GOFLAGS += -buildvcs=false
 export GOFLAGS
 
-.PHONY: help build demo test check e2e image prerequisites docs fuzz soak clean
+# The console's pages are embedded in the binary. Both stamps are files that the step itself writes, so a second make does nothing.
+PAGES   := internal/console/dist/index.html
+MODULES := console/node_modules/.package-lock.json
+
+.PHONY: help build console demo test check e2e image prerequisites docs fuzz soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-build: ## build bin/sealdesk
+build: console ## build bin/sealdesk
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN) ./cmd/sealdesk
+
+console: $(PAGES) ## build the pages of the management console and the portal
+
+$(MODULES): console/package-lock.json console/package.json
+	@command -v npm >/dev/null || { echo "the console needs Node.js 20 or newer, with npm (Debian 12: https://nodejs.org)" >&2; exit 1; }
+	cd console && npm ci
+	@touch $@
+
+$(PAGES): $(MODULES) $(wildcard console/*.html console/*.ts console/*.json) $(shell find console/src console/public -type f)
+	cd console && npm run build
 
 prerequisites: ## install the Debian packages that running and testing need
 	@scripts/prerequisites
@@ -39,4 +53,4 @@ docs: ## regenerate docs/operations.md
 	$(GO) run ./internal/app/gendocs > docs/operations.md
 
 clean: ## remove what was built (not the data of a demo)
-	rm -rf bin
+	rm -rf bin internal/console/dist/*

@@ -70,7 +70,9 @@ func (f *files) serve(page, prefix string) http.HandlerFunc {
 			return
 		}
 		h := w.Header()
-		if t := mime.TypeByExtension(path.Ext(name)); t != "" {
+		if strings.HasSuffix(name, ".woff2") { // not in every system's table
+			h.Set("Content-Type", "font/woff2")
+		} else if t := mime.TypeByExtension(path.Ext(name)); t != "" {
 			h.Set("Content-Type", t)
 		}
 		if strings.HasPrefix(name, "assets/") {
