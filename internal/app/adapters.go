@@ -50,7 +50,7 @@ func opt(s string) *string {
 // not among them: there a service has what a grant gives it and nothing else.
 func servicePolicies() map[string][]policy.Source {
 	doc := policy.MustParse(`{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["ec2:CreateVolume", "ec2:AttachVolume",
-		"ec2:DetachVolume", "ec2:DeleteVolume", "ec2:DescribeVolumes", "ec2:CreateReplaceRootVolumeTask", "ec2:CreateTags",
+		"ec2:DetachVolume", "ec2:DeleteVolume", "ec2:DescribeVolumes", "ec2:CreateReplaceRootVolumeTask", "ec2:CreateTags", "ec2:CreateSnapshot", "ec2:DeleteSnapshot", "ec2:ModifyVolume",
 		"workspaces:StartWorkspaces", "workspaces:RebootWorkspaces", "workspaces:DescribeWorkspacesConnectionStatus"], "Resource": "*"}]}`, policy.Identity)
 	return map[string][]policy.Source{"workspaces": {{ID: "service:workspaces", Document: doc}}}
 }

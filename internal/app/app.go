@@ -143,7 +143,7 @@ func (a *App) services(ctx context.Context, root keyring.Root) error {
 	}
 	a.close = append(a.close, cfg.Compute.Close)
 	desktops = workspaces.New(workspaces.Config{Store: a.store, Clock: cfg.Clock, Logger: cfg.Logger, Caller: a.gateway, Directories: directoryView{directories},
-		Volumes: workspaceVolumes{volumes.Desktops(a.gateway)}, Compute: cfg.Compute, Image: cfg.image})
+		Volumes: workspaceVolumes{volumes.Desktops(a.gateway)}, Compute: cfg.Compute, Image: cfg.image, SnapshotEvery: cfg.SnapshotEvery})
 	a.console = console.New(console.Config{Store: a.store, Clock: cfg.Clock, Logger: cfg.Logger, Audit: a.log, Users: a.iam, Tokens: tokens, Identities: who,
 		Caller: a.gateway, Directories: directories, Desktops: desktops})
 	who.revoked = a.console.Revoked

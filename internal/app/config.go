@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"github.com/sealdesk/sealdesk/internal/audit"
 	"github.com/sealdesk/sealdesk/internal/clock"
@@ -48,6 +49,8 @@ type Config struct {
 	// Image is the bundle's desktop image, a raw disk. Empty: the newest in
 	// DataDir/images. Without one, launching a WorkSpace fails and says so.
 	Image string
+	// SnapshotEvery is the time between snapshots of a running desktop's volumes; 0: 12 hours.
+	SnapshotEvery time.Duration
 	// Compute runs the desktops; nil: QEMU.
 	Compute compute.Driver
 	// Self is the path of this program, started again as volumed. Empty: os.Executable.

@@ -81,7 +81,7 @@ func (s *Service) lockOperations() []api.Operation {
 }
 
 func (s *Service) lockSnapshot(_ context.Context, tx *store.Tx, c *api.Call, in *ec2.LockSnapshotInput) (*ec2.LockSnapshotOutput, error) {
-	n, err := s.findSnapshot(tx, c, aws.ToString(in.SnapshotId))
+	n, err := s.ownSnapshot(tx, c, aws.ToString(in.SnapshotId))
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func newLock(in *ec2.LockSnapshotInput, now time.Time) (*snapshotLock, error) {
 }
 
 func (s *Service) unlockSnapshot(_ context.Context, tx *store.Tx, c *api.Call, in *ec2.UnlockSnapshotInput) (*ec2.UnlockSnapshotOutput, error) {
-	n, err := s.findSnapshot(tx, c, aws.ToString(in.SnapshotId))
+	n, err := s.ownSnapshot(tx, c, aws.ToString(in.SnapshotId))
 	if err != nil {
 		return nil, err
 	}

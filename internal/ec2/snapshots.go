@@ -99,6 +99,16 @@ func (s *Service) findSnapshot(tx *store.Tx, c *api.Call, id string) (*snapshot,
 	return n, nil
 }
 
+// ownSnapshot is findSnapshot for what changes or uses one: those that WorkSpaces
+// takes are WorkSpaces' own.
+func (s *Service) ownSnapshot(tx *store.Tx, c *api.Call, id string) (*snapshot, error) {
+	n, err := s.findSnapshot(tx, c, id)
+	if err == nil && n.Desktop != nil && !isWorkspaces(c) {
+		return nil, fail("OperationNotPermitted", "Snapshot %s is of the %s volume of WorkSpace %s and managed by WorkSpaces. Use RestoreWorkspace or TerminateWorkspaces instead.", id, n.Desktop.Role, n.Desktop.WorkspaceID)
+	}
+	return n, err
+}
+
 // visible finds a snapshot that is the caller's own or shared with him.
 func (s *Service) visible(tx *store.Tx, account, region, id string) *snapshot {
 	for _, k := range s.snapshotByID.Keys(id, "", 0) {
@@ -125,6 +135,9 @@ func (s *Service) usableSnapshot(tx *store.Tx, c *api.Call, id string) (*snapsho
 	n := s.visible(tx, c.Account, c.Region, id)
 	if n == nil {
 		return nil, noSnapshot(id)
+	}
+	if n.Desktop != nil {
+		return nil, fail("OperationNotPermitted", "Snapshot %s is of a volume of WorkSpace %s and managed by WorkSpaces.", id, n.Desktop.WorkspaceID)
 	}
 	if n.State != "completed" {
 		return nil, fail("IncorrectState", "Snapshot is in invalid state - %s (%s)", n.State, id)
@@ -223,7 +236,7 @@ func (s *Service) snapshotVolume(ctx context.Context, c *api.Call, volumeID, des
 		k, isDefault := v.Key, v.DefaultKey
 		k.GrantID, k.GrantName, k.Principal = "", "", nil
 		n = &snapshot{ID: id, Account: c.Account, Region: c.Region, VolumeID: v.ID, SizeGiB: v.SizeGiB, Description: description, StartTime: c.Time, State: "pending",
-			Tags: tags, Key: k, DefaultKey: isDefault, Draft: true, Owner: s.instance, Host: s.cfg.Host}
+			Tags: tags, Key: k, DefaultKey: isDefault, Desktop: v.Desktop, Draft: true, Owner: s.instance, Host: s.cfg.Host}
 		return s.snapshots.Put(tx, n.key(), n)
 	})
 	if err != nil {
@@ -498,7 +511,7 @@ func (s *Service) deleteSnapshot(ctx context.Context, c *api.Call, in *ec2.Delet
 	var n *snapshot
 	err := s.cfg.Store.Update(ctx, func(tx *store.Tx) error {
 		var err error
-		if n, err = s.findSnapshot(tx, c, aws.ToString(in.SnapshotId)); err != nil {
+		if n, err = s.ownSnapshot(tx, c, aws.ToString(in.SnapshotId)); err != nil {
 			return err
 		}
 		if n.Lock.holds(c.Time) {
@@ -637,7 +650,7 @@ func (s *Service) describeSnapshotAttribute(_ context.Context, tx *store.Tx, c *
 // AWS managed key cannot be shared, since no other account can use that key; an encrypted one
 // cannot be public. Source: EBS User Guide, "Share a snapshot".
 func (s *Service) modifySnapshotAttribute(_ context.Context, tx *store.Tx, c *api.Call, in *ec2.ModifySnapshotAttributeInput) (*ec2.ModifySnapshotAttributeOutput, error) {
-	n, err := s.findSnapshot(tx, c, aws.ToString(in.SnapshotId))
+	n, err := s.ownSnapshot(tx, c, aws.ToString(in.SnapshotId))
 	if err != nil {
 		return nil, err
 	}
@@ -697,7 +710,7 @@ func (s *Service) modifySnapshotAttribute(_ context.Context, tx *store.Tx, c *ap
 }
 
 func (s *Service) resetSnapshotAttribute(_ context.Context, tx *store.Tx, c *api.Call, in *ec2.ResetSnapshotAttributeInput) (*ec2.ResetSnapshotAttributeOutput, error) {
-	n, err := s.findSnapshot(tx, c, aws.ToString(in.SnapshotId))
+	n, err := s.ownSnapshot(tx, c, aws.ToString(in.SnapshotId))
 	if err != nil {
 		return nil, err
 	}

@@ -163,6 +163,8 @@ type snapshot struct {
 	// DefaultKey tells that the key is the AWS managed alias/aws/ebs, which cannot be shared.
 	DefaultKey bool          `json:",omitempty"`
 	Lock       *snapshotLock `json:",omitempty"`
+	// Desktop is set for snapshots that WorkSpaces takes of its volumes.
+	Desktop *desktop `json:",omitempty"`
 }
 
 // host is this host's identity, made once, under its name.

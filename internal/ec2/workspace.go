@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -44,6 +45,8 @@ type CreateWorkspaceVolumeOutput struct {
 type ResetWorkspaceVolumeInput struct {
 	VolumeId  *string
 	ImagePath *string
+	// SnapshotId names a snapshot of the same volume to go back to, in place of an image.
+	SnapshotId *string
 }
 
 // ResetWorkspaceVolumeOutput is empty.
@@ -145,9 +148,21 @@ func (s *Service) resetWorkspaceVolume(ctx context.Context, c *api.Call, in *Res
 		if err := checkImage(image, v.size()); err != nil {
 			return err
 		}
+		var source *sourceKey
+		if snap := aws.ToString(in.SnapshotId); snap != "" {
+			n, err := s.findSnapshot(tx, c, snap)
+			if err != nil {
+				return err
+			}
+			if n.VolumeID != v.ID || n.Desktop == nil || n.State != "completed" {
+				return fail("InvalidParameterValue", "Snapshot %s is not a completed one that WorkSpaces has taken of volume %s.", snap, id)
+			}
+			// The volume keeps its data key for life, so it opens its own snapshots.
+			source = &sourceKey{Record: n.key(), Key: v.Key, Blank: n.Blank}
+		}
 		// The old data go at the next attach, when the place is made anew.
 		e := s.volumes.Edit(tx, volumeKey)
-		e.Made, e.Anchor, e.Image, e.Source, e.SnapshotID = false, nil, image, nil, ""
+		e.Made, e.Anchor, e.Image, e.Source, e.SnapshotID = false, nil, image, source, ""
 		return s.volumes.Put(tx, volumeKey, e)
 	})
 	if err != nil {
@@ -222,6 +237,57 @@ func (d *Desktops) Detach(ctx context.Context, c *api.Call, volumeID string) err
 // Reset renews a detached volume from an image, under the same data key.
 func (d *Desktops) Reset(ctx context.Context, c *api.Call, volumeID, image string) error {
 	_, err := api.Do[ResetWorkspaceVolumeOutput](ctx, d.caller, c, "ec2", "ResetWorkspaceVolume", &ResetWorkspaceVolumeInput{VolumeId: aws.String(volumeID), ImagePath: aws.String(image)})
+	return err
+}
+
+// Restore takes a detached volume back to a snapshot that Snapshot took of it.
+func (d *Desktops) Restore(ctx context.Context, c *api.Call, volumeID, snapshotID string) error {
+	_, err := api.Do[ResetWorkspaceVolumeOutput](ctx, d.caller, c, "ec2", "ResetWorkspaceVolume", &ResetWorkspaceVolumeInput{VolumeId: aws.String(volumeID), SnapshotId: aws.String(snapshotID)})
+	return err
+}
+
+// Snapshot keeps the volume's state; the same name gives the same snapshot.
+func (d *Desktops) Snapshot(ctx context.Context, c *api.Call, volumeID, snapshotName string) (snapshotID string, err error) {
+	d.s.snapshots.Scan(d.s.cfg.Store.Snapshot(), key(c.Account, c.Region, ""), "", func(_ string, n *snapshot) bool {
+		if n.Desktop != nil && n.VolumeID == volumeID && n.Description == snapshotName && !n.Draft && !n.Deleting {
+			snapshotID = n.ID
+		}
+		return snapshotID == ""
+	})
+	if snapshotID != "" {
+		return snapshotID, nil
+	}
+	out, err := api.Do[ec2.CreateSnapshotOutput](ctx, d.caller, c, "ec2", "CreateSnapshot", &ec2.CreateSnapshotInput{VolumeId: aws.String(volumeID), Description: aws.String(snapshotName)})
+	if err != nil {
+		return "", err
+	}
+	return *out.SnapshotId, nil
+}
+
+// DeleteSnapshots deletes the snapshots of a WorkSpace's volumes but those to keep.
+func (d *Desktops) DeleteSnapshots(ctx context.Context, c *api.Call, workspaceID string, keep ...string) error {
+	var ids []string
+	d.s.snapshots.Scan(d.s.cfg.Store.Snapshot(), key(c.Account, c.Region, ""), "", func(_ string, n *snapshot) bool {
+		if n.Desktop != nil && n.Desktop.WorkspaceID == workspaceID && !n.Draft && !n.Deleting && !slices.Contains(keep, n.ID) {
+			ids = append(ids, n.ID)
+		}
+		return true
+	})
+	for _, id := range ids {
+		if _, err := api.Do[ec2.DeleteSnapshotOutput](ctx, d.caller, c, "ec2", "DeleteSnapshot", &ec2.DeleteSnapshotInput{SnapshotId: aws.String(id)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Grow makes the volume as large as sizeGiB. One that is, or is being made so, is left alone.
+func (d *Desktops) Grow(ctx context.Context, c *api.Call, volumeID string, sizeGiB int) error {
+	v := d.s.volumes.Get(d.s.cfg.Store.Snapshot(), key(c.Account, c.Region, volumeID))
+	if v != nil && (v.SizeGiB >= int32(sizeGiB) || v.Modification != nil && v.Modification.State == "modifying" && v.Modification.ToSizeGiB == int32(sizeGiB)) {
+		return nil
+	}
+	_, err := api.Do[ec2.ModifyVolumeOutput](ctx, d.caller, c, "ec2", "ModifyVolume", &ec2.ModifyVolumeInput{VolumeId: aws.String(volumeID), Size: aws.Int32(int32(sizeGiB))})
 	return err
 }
 

@@ -56,7 +56,7 @@ func untoken(t *string) (string, error) {
 
 // show is a WorkSpace as the API shows it.
 func show(w *workspace) *wstypes.Workspace {
-	o := &wstypes.Workspace{WorkspaceId: &w.ID, DirectoryId: &w.DirectoryID, UserName: &w.UserName, BundleId: &w.BundleID, State: w.State,
+	o := &wstypes.Workspace{WorkspaceId: &w.ID, ModificationStates: w.modificationStates(), DirectoryId: &w.DirectoryID, UserName: &w.UserName, BundleId: &w.BundleID, State: w.State,
 		ComputerName: &w.ComputerName,
 		WorkspaceProperties: &wstypes.WorkspaceProperties{RunningMode: w.RunningMode, ComputeTypeName: w.Compute, Protocols: w.Protocols,
 			RootVolumeSizeGib: aws.Int32(int32(w.RootGiB)), UserVolumeSizeGib: aws.Int32(int32(w.UserGiB)), OperatingSystemName: wstypes.OperatingSystemNameUnknown}}
@@ -153,15 +153,6 @@ func (s *Service) describeConnectionStatus(_ context.Context, tx *store.Tx, c *a
 		return true
 	})
 	return out, nil
-}
-
-// describeSnapshots: a rebuild keeps the user volume itself, so no snapshot of it
-// is needed; there are none to restore from.
-func (s *Service) describeSnapshots(_ context.Context, tx *store.Tx, c *api.Call, in *workspaces.DescribeWorkspaceSnapshotsInput) (*workspaces.DescribeWorkspaceSnapshotsOutput, error) {
-	if s.workspaces.Get(tx, key(c.Account, c.Region, deref(in.WorkspaceId))) == nil {
-		return nil, notFound("WorkSpace", deref(in.WorkspaceId))
-	}
-	return &workspaces.DescribeWorkspaceSnapshotsOutput{RebuildSnapshots: []wstypes.Snapshot{}, RestoreSnapshots: []wstypes.Snapshot{}}, nil
 }
 
 func idsOf[T any](list []T, id func(T) *string) []string {

@@ -2,6 +2,7 @@ package workspaces
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -131,7 +132,9 @@ func (s *Service) modifyWorkspaceState(_ context.Context, tx *store.Tx, c *api.C
 }
 
 // modifyWorkspaceProperties changes the running mode at once and the compute type
-// from the next start on. Volumes are not resized here.
+// from the next start on. One volume at a time can be made larger, never smaller; the
+// guest sees it after its next reboot. Source: WorkSpaces Administration Guide,
+// "Modify a WorkSpace".
 func (s *Service) modifyWorkspaceProperties(_ context.Context, tx *store.Tx, c *api.Call, in *modifyPropertiesInput) (*workspaces.ModifyWorkspacePropertiesOutput, error) {
 	k := key(c.Account, c.Region, deref(in.WorkspaceId))
 	w := s.workspaces.Edit(tx, k)
@@ -142,13 +145,12 @@ func (s *Service) modifyWorkspaceProperties(_ context.Context, tx *store.Tx, c *
 	if p == nil {
 		return nil, invalidValues("WorkspaceProperties is empty: name what to change.")
 	}
-	if p.RootVolumeSizeGib != nil && int(aws.ToInt32(p.RootVolumeSizeGib)) != w.RootGiB || p.UserVolumeSizeGib != nil && int(aws.ToInt32(p.UserVolumeSizeGib)) != w.UserGiB {
-		m := "The size of a WorkSpace's volumes is chosen at launch (RootVolumeSizeGib, UserVolumeSizeGib)."
-		return nil, &wstypes.OperationNotSupportedException{Message: &m}
-	}
 	if !slices.Contains([]wstypes.WorkspaceState{available, stopped, unhealthy, impaired, inError}, w.State) {
 		m := "The WorkSpace is " + string(w.State) + "."
 		return nil, &wstypes.InvalidResourceStateException{Message: &m}
+	}
+	if err := planGrowth(w, p); err != nil {
+		return nil, err
 	}
 	b := s.bundle(tx, c, w.BundleID)
 	if b == nil {
@@ -163,4 +165,37 @@ func (s *Service) modifyWorkspaceProperties(_ context.Context, tx *store.Tx, c *
 		return nil, invalidValues(f.message)
 	}
 	return &workspaces.ModifyWorkspacePropertiesOutput{}, s.workspaces.Put(tx, k, w)
+}
+
+// planGrowth notes which volume is to be made larger.
+func planGrowth(w *workspace, p *wstypes.WorkspaceProperties) error {
+	var g growth
+	for _, v := range []struct {
+		name string
+		now  int
+		want *int32
+		to   *int
+	}{{"RootVolumeSizeGib", w.RootGiB, p.RootVolumeSizeGib, &g.RootGiB}, {"UserVolumeSizeGib", w.UserGiB, p.UserVolumeSizeGib, &g.UserGiB}} {
+		switch want := int(aws.ToInt32(v.want)); {
+		case v.want == nil || want == v.now:
+		case want < v.now:
+			return invalidValues(fmt.Sprintf("%s %d: a volume cannot be made smaller; it has %d GiB.", v.name, want, v.now))
+		case want > 2000:
+			return invalidValues(fmt.Sprintf("%s %d: at most 2000 GiB.", v.name, want))
+		default:
+			*v.to = want
+		}
+	}
+	if g.RootGiB == 0 && g.UserGiB == 0 {
+		return nil
+	}
+	if g.RootGiB != 0 && g.UserGiB != 0 {
+		return invalidValues("The root and the user volume cannot be made larger in one call: change one, wait, then the other.")
+	}
+	if w.Growth != nil && w.Growth.Failed == "" {
+		m := "A change of a volume's size is still under way."
+		return &wstypes.OperationInProgressException{Message: &m}
+	}
+	w.Growth = &g
+	return nil
 }

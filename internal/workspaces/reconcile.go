@@ -44,6 +44,7 @@ func (s *Service) reconcile(ctx context.Context) {
 		defer workers.Done()
 		for ctx.Err() == nil {
 			s.watch(ctx)
+			s.upkeep(ctx)
 			select {
 			case <-ctx.Done():
 			case <-s.cfg.Clock.After(tick):
@@ -177,7 +178,7 @@ func (s *Service) perform(ctx context.Context, w *workspace) error {
 		}
 		_, err := s.done(ctx, w, stopped)
 		return err
-	case taskReboot, taskRecover, taskRebuild:
+	case taskReboot, taskRecover, taskRebuild, taskRestore:
 		if !w.Down {
 			if err := s.down(ctx, w, s.cfg.StopGrace); err != nil {
 				return err
@@ -189,6 +190,11 @@ func (s *Service) perform(ctx context.Context, w *workspace) error {
 				}
 				if err := s.cfg.Volumes.Reset(ctx, s.call(w), w.RootVolume, image); err != nil {
 					return fmt.Errorf("renew the root volume %s: %w", w.RootVolume, err)
+				}
+			}
+			if w.Task == taskRestore {
+				if err := s.goBack(ctx, w); err != nil {
+					return err
 				}
 			}
 			if w, err = s.advance(ctx, w, func(w *workspace) { w.Down = true }); err != nil {
@@ -206,6 +212,9 @@ func (s *Service) perform(ctx context.Context, w *workspace) error {
 func (s *Service) done(ctx context.Context, w *workspace, st wstypes.WorkspaceState) (*workspace, error) {
 	now := s.cfg.Clock.Now()
 	return s.advance(ctx, w, func(w *workspace) {
+		if w.Task == taskCreate || w.Task == taskRebuild || w.Task == taskRestore {
+			w.NextSnapshot = now.Add(min(firstSnapshot, s.cfg.SnapshotEvery))
+		}
 		w.Task, w.Down, w.Attempts, w.Progress = taskNone, false, 0, ""
 		w.LastActive, w.Connected = now, false
 		w.setState(now, st, "", "")
@@ -472,6 +481,9 @@ func (s *Service) deleteVolume(ctx context.Context, w *workspace, id string) err
 func (s *Service) remove(ctx context.Context, w *workspace) error {
 	if err := s.down(ctx, w, 0); err != nil {
 		return err
+	}
+	if err := s.cfg.Volumes.DeleteSnapshots(ctx, s.call(w), w.ID); err != nil {
+		return fmt.Errorf("delete the snapshots: %w", err)
 	}
 	for _, id := range []string{w.RootVolume, w.UserVolume} {
 		if id != "" {

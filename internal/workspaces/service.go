@@ -23,6 +23,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/workspaces"
+
 	"github.com/sealdesk/sealdesk/internal/api"
 	"github.com/sealdesk/sealdesk/internal/clock"
 	"github.com/sealdesk/sealdesk/internal/compute"
@@ -88,6 +90,14 @@ type Volumes interface {
 	// Reset renews a detached volume from an image, under the data key it has.
 	Reset(ctx context.Context, c *api.Call, volumeID, image string) error
 	Delete(ctx context.Context, c *api.Call, volumeID string) error
+	// Snapshot keeps the volume's state; the same name gives the same snapshot.
+	Snapshot(ctx context.Context, c *api.Call, volumeID, snapshotName string) (snapshotID string, err error)
+	// Restore takes a detached volume back to a snapshot of it.
+	Restore(ctx context.Context, c *api.Call, volumeID, snapshotID string) error
+	// DeleteSnapshots deletes the snapshots of a WorkSpace's volumes but those to keep.
+	DeleteSnapshots(ctx context.Context, c *api.Call, workspaceID string, keep ...string) error
+	// Grow makes the volume as large as sizeGiB, attached or not.
+	Grow(ctx context.Context, c *api.Call, volumeID string, sizeGiB int) error
 }
 
 // Config is what the service needs.
@@ -106,6 +116,8 @@ type Config struct {
 	BootTimeout time.Duration
 	// StopGrace is how long a guest may take to power off; default 60 seconds.
 	StopGrace time.Duration
+	// SnapshotEvery is the time between snapshots of a running desktop's volumes; default 12 hours.
+	SnapshotEvery time.Duration
 }
 
 // Service serves the WorkSpaces API.
@@ -130,6 +142,9 @@ func New(cfg Config) *Service {
 	}
 	if cfg.StopGrace == 0 {
 		cfg.StopGrace = time.Minute
+	}
+	if cfg.SnapshotEvery == 0 {
+		cfg.SnapshotEvery = 12 * time.Hour
 	}
 	s := &Service{cfg: cfg, log: cfg.Logger, working: map[string]bool{}}
 	s.workspaces = store.Define[workspace](cfg.Store, "workspaces/workspace", 1)
@@ -160,6 +175,9 @@ func (s *Service) Operations() []api.Operation {
 		}))),
 		api.NewUpdate(name, "RebuildWorkspaces", s.rebuildWorkspaces, api.On(on(func(c *api.Call, in *rebuildInput) []api.Target {
 			return onWorkspaces(c, rebuildIDs(in))
+		}))),
+		api.NewUpdate(name, "RestoreWorkspace", s.restoreWorkspace, api.On(on(func(c *api.Call, in *workspaces.RestoreWorkspaceInput) []api.Target {
+			return onWorkspaces(c, []string{deref(in.WorkspaceId)})
 		}))),
 		api.NewUpdate(name, "StartWorkspaces", s.startWorkspaces, api.On(on(func(c *api.Call, in *startInput) []api.Target {
 			return onWorkspaces(c, startIDs(in))

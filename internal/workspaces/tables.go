@@ -18,6 +18,7 @@ const (
 	taskStop      task = "stop"
 	taskReboot    task = "reboot"
 	taskRebuild   task = "rebuild"
+	taskRestore   task = "restore"
 	taskRecover   task = "recover" // the machine was lost: bring it up again
 	taskTerminate task = "terminate"
 )
@@ -57,6 +58,12 @@ type workspace struct {
 	Caller api.Principal // who launched it: grants are made in this name
 
 	RootVolume, UserVolume string
+
+	// The newest snapshots of the volumes, "" for none, and when the next are due.
+	RootSnapshot, UserSnapshot     string    `json:",omitempty"`
+	RootSnapshotAt, UserSnapshotAt time.Time `json:",omitzero"`
+	NextSnapshot                   time.Time `json:",omitzero"`
+	Growth                         *growth   `json:",omitempty"`
 
 	Created, StateSince time.Time
 	Connected           bool      // a user is connected

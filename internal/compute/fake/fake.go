@@ -166,6 +166,18 @@ func (h *Host) Crash(id string) error {
 	return h.guest(id, func(m *machine) { h.exit(m, "the process ended unexpectedly") })
 }
 
+// Disk is one of the disks that the machine was started with, for tests that act as its guest.
+func (h *Host) Disk(id string, role compute.DiskRole) (socket, export string, err error) {
+	err = h.guest(id, func(m *machine) {
+		for _, d := range m.st.Spec.Disks {
+			if d.Role == role {
+				socket, export = d.Socket, d.Export
+			}
+		}
+	})
+	return socket, export, err
+}
+
 // LoseDisk makes every operation on a disk fail, so that the machine pauses itself; RestoreDisk serves it again.
 func (h *Host) LoseDisk(id string, role compute.DiskRole) error {
 	return h.guest(id, func(m *machine) {
