@@ -63,6 +63,32 @@ type Display struct {
 	Height int `json:"height,omitempty"`
 }
 
+// Session is how a desktop should look and be typed on while somebody is connected; zero members stay as they are.
+type Session struct {
+	Width, Height  int    // at most this size, pixels
+	KeyboardLayout string // XKB name of a layout: us, jp, de
+}
+
+var sessionLayoutPattern = regexp.MustCompile(`^[a-z]{2,8}$`)
+
+// Lines are what the guest's agent is sent (package doc), "" when nothing is wished.
+func (s Session) Lines() (string, error) {
+	out := ""
+	if s.Width != 0 || s.Height != 0 {
+		if s.Width < 100 || s.Width > 9999 || s.Height < 100 || s.Height > 9999 {
+			return "", fmt.Errorf("%w: screen of %dx%d, want 100 to 9999 pixels", ErrInvalidSpec, s.Width, s.Height)
+		}
+		out = fmt.Sprintf("resize %d %d\n", s.Width, s.Height)
+	}
+	if s.KeyboardLayout != "" {
+		if !sessionLayoutPattern.MatchString(s.KeyboardLayout) {
+			return "", fmt.Errorf("%w: keyboard layout %q must match %s", ErrInvalidSpec, s.KeyboardLayout, sessionLayoutPattern)
+		}
+		out += "keyboard " + s.KeyboardLayout + "\n"
+	}
+	return out, nil
+}
+
 // Spec is everything about a machine that must be known to start it.
 type Spec struct {
 	ID        string  `json:"id"` // unique on the host, e.g. ws-0123456789; also names its directory
@@ -288,6 +314,10 @@ type Driver interface {
 	// ASCII, newline and tab; anything else is refused before the first key.
 	SendKeys(ctx context.Context, id string, chords ...Chord) error
 	TypeText(ctx context.Context, id string, text string) error
+
+	// Arrange asks the guest of a running machine to fit its session to who looks at it. It is a wish: the guest takes the nearest screen size it
+	// has, and an image that knows no such wish ignores it. A wish the guest must not be sent is refused (ErrInvalidSpec).
+	Arrange(ctx context.Context, id string, wish Session) error
 
 	// VNCSocket is the path of the unix socket on which the running machine serves its screen by RFB (RFC 6143). Use Dial for it:
 	// the path may be longer than a socket address holds.

@@ -42,4 +42,13 @@
 //
 //	guest -> host  {"v":1,"state":"booting"|"desktop-ready"|"failed","boot":"<boot id>","uptime_ms":N,"detail":"..."}
 //	host -> guest  status
+//	host -> guest  resize WIDTH HEIGHT     take the largest screen mode that fits
+//	host -> guest  keyboard LAYOUT         XKB name, [a-z]{2,8}
+//
+// A guest ignores a line it does not know.
+//
+// # The clipboard
+//
+// The virtio-serial port "com.redhat.spice.0" joins the clipboard of the guest (spice-vdagent) with that of whoever is connected to the
+// screen, by QEMU's clipboard core; whether text passes is for the one who relays the screen to decide.
 package compute

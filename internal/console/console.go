@@ -25,6 +25,7 @@ import (
 	"github.com/sealdesk/sealdesk/internal/api"
 	"github.com/sealdesk/sealdesk/internal/audit"
 	"github.com/sealdesk/sealdesk/internal/clock"
+	"github.com/sealdesk/sealdesk/internal/compute"
 	"github.com/sealdesk/sealdesk/internal/directory"
 	"github.com/sealdesk/sealdesk/internal/iam"
 	"github.com/sealdesk/sealdesk/internal/ids"
@@ -59,6 +60,8 @@ type Desktops interface {
 	OfUser(tx *store.Tx, account, region, directoryID, sid string) []*wstypes.Workspace
 	Screen(ctx context.Context, account, region, id string) (workspaces.Screen, error)
 	Connection(ctx context.Context, account, region, id string, connected bool) error
+	Clipboard(tx *store.Tx, account, region, directoryID string) (fromLocal, toLocal bool)
+	Arrange(ctx context.Context, account, region, id string, wish compute.Session) error
 }
 
 // AuditLog takes the records of sign-ins; Append returns once one is durable.

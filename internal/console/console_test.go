@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ import (
 
 	"github.com/sealdesk/sealdesk/internal/app"
 	"github.com/sealdesk/sealdesk/internal/app/apptest"
+	"github.com/sealdesk/sealdesk/internal/clock"
 	"github.com/sealdesk/sealdesk/internal/compute/fake"
 	"github.com/sealdesk/sealdesk/internal/wire/dsdata"
 )
@@ -313,9 +315,10 @@ type deskEstate struct {
 	t                            testing.TB
 	directory, code, workspaceID string
 	screen                       chan net.Conn
+	machines                     *fake.Host
 }
 
-func newDesk(t testing.TB) *deskEstate {
+func newDesk(t testing.TB, opts ...func(*app.Config)) *deskEstate {
 	dir, err := os.MkdirTemp("", "scr")
 	if err != nil {
 		t.Fatal(err)
@@ -325,8 +328,10 @@ func newDesk(t testing.TB) *deskEstate {
 	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	drv := fake.New(fake.NewHost(fake.Options{CheckDisks: true, Dir: dir}))
-	e := &deskEstate{Server: apptest.New(t, func(c *app.Config) { c.Image, c.Compute = image, drv }), t: t, screen: make(chan net.Conn, 200)}
+	machines := fake.NewHost(fake.Options{CheckDisks: true, Dir: dir})
+	drv := fake.New(machines)
+	opts = append(opts, func(c *app.Config) { c.Image, c.Compute = image, drv })
+	e := &deskEstate{Server: apptest.New(t, opts...), t: t, machines: machines, screen: make(chan net.Conn, 200)}
 	d, err := e.DS().CreateDirectory(ctx, &directoryservice.CreateDirectoryInput{Name: aws.String("corp.example.com"), Password: aws.String("Adm1n-of-the-corp"), Size: dstypes.DirectorySizeSmall})
 	e.must(err)
 	e.directory = *d.DirectoryId
@@ -491,11 +496,13 @@ type wsReader struct {
 
 func (r *wsReader) Read(p []byte) (int, error) {
 	for len(r.rest) == 0 {
-		_, b, err := r.c.Read(r.ctx)
+		kind, b, err := r.c.Read(r.ctx)
 		if err != nil {
 			return 0, err
 		}
-		r.rest = b
+		if kind == websocket.MessageBinary { // text is for the page
+			r.rest = b
+		}
 	}
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
@@ -606,6 +613,48 @@ func TestPortalAndRelay(t *testing.T) {
 		}
 	})
 
+	t.Run("what the page says", func(t *testing.T) {
+		c := e.open(jane)
+		defer c.CloseNow()
+		next := func() string { // the next text
+			rctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			for {
+				kind, b, err := c.Read(rctx)
+				if err != nil {
+					t.Fatalf("wait for a text: %v", err)
+				}
+				if kind == websocket.MessageText {
+					return string(b)
+				}
+			}
+		}
+		say := func(kind websocket.MessageType, s string) { e.must(c.Write(ctx, kind, []byte(s))) }
+		say(websocket.MessageText, "ping 4711")
+		if got := next(); got != "pong 4711" {
+			t.Errorf("answer to ping 4711 = %q, want pong 4711", got)
+		}
+		say(websocket.MessageText, "keyboard jp")
+		e.eventually("the guest is told the layout", func() bool { return e.machines.Arranged(e.workspaceID).KeyboardLayout == "jp" })
+		say(websocket.MessageBinary, "\xfb\x00\x05\xa0\x03\x84\x01\x00"+strings.Repeat("\x00", 16))
+		e.eventually("the guest is told the size", func() bool { w := e.machines.Arranged(e.workspaceID); return w.Width == 1440 && w.Height == 900 })
+		_, err := e.WorkSpaces().ModifyStreamingProperties(ctx, &workspaces.ModifyStreamingPropertiesInput{ResourceId: &e.directory, StreamingProperties: &wstypes.StreamingProperties{
+			UserSettings: []wstypes.UserSetting{{Action: wstypes.UserSettingActionEnumClipboardCopyToLocalDevice, Permission: wstypes.UserSettingPermissionEnumDisabled}}}})
+		e.must(err)
+		if got := next(); got != `{"clipboard":{"fromLocal":true,"toLocal":false}}` {
+			t.Errorf("after the directory changed: %s", got)
+		}
+		out, err := e.WorkSpaces().DescribeWorkspaceDirectories(ctx, &workspaces.DescribeWorkspaceDirectoriesInput{DirectoryIds: []string{e.directory}})
+		e.must(err)
+		if got := fmt.Sprint(out.Directories[0].StreamingProperties.UserSettings); !strings.Contains(got, "CLIPBOARD_COPY_TO_LOCAL_DEVICE DISABLED") || !strings.Contains(got, "CLIPBOARD_COPY_FROM_LOCAL_DEVICE ENABLED") {
+			t.Errorf("StreamingProperties = %s", got)
+		}
+		say(websocket.MessageText, "reboot")
+		if code, why := closed(t, c); code != 4003 {
+			t.Errorf("an unknown text: closed with %d %q, want 4003", code, why)
+		}
+	})
+
 	t.Run("address no longer allowed", func(t *testing.T) {
 		g, err := e.WorkSpaces().CreateIpGroup(ctx, &workspaces.CreateIpGroupInput{GroupName: aws.String("office"), UserRules: []wstypes.IpRuleItem{{IpRule: aws.String("192.0.2.0/24")}}})
 		e.must(err)
@@ -675,4 +724,46 @@ func TestPortalAndRelay(t *testing.T) {
 		}
 		e.eventually("AVAILABLE", func() bool { return e.state() == wstypes.WorkspaceStateAvailable })
 	})
+}
+
+// laterClock runs with the system's clock, and can be put forward.
+type laterClock struct{ ahead atomic.Int64 }
+
+func (c *laterClock) Now() time.Time                         { return clock.System.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *laterClock) After(d time.Duration) <-chan time.Time { return clock.System.After(d) }
+
+// An AUTO_STOP desktop stops its timeout after the user has gone, and not while
+// somebody is connected.
+func TestAutoStop(t *testing.T) {
+	if testing.Short() {
+		t.Skip("launches a WorkSpace on the fake machine")
+	}
+	later := &laterClock{}
+	e := newDesk(t, func(c *app.Config) { c.Clock = later })
+	jane := e.user("jane")
+	desktop := func() map[string]any { // by the portal: signatures of SDK clients would be too old
+		st, o := jane.post("/portal/desktops", struct{}{})
+		if st != 200 {
+			t.Fatalf("desktops: %d %v", st, o)
+		}
+		return o["desktops"].([]any)[0].(map[string]any)
+	}
+	c := e.open(jane)
+	later.ahead.Add(int64(2 * time.Hour))
+	time.Sleep(2500 * time.Millisecond) // the reconciler looks every second
+	if d := desktop(); d["state"] != "AVAILABLE" || d["connected"] != true {
+		t.Fatalf("two hours into a connection: %v, want AVAILABLE and connected", d)
+	}
+	c.Close(websocket.StatusNormalClosure, "")
+	e.eventually("disconnected", func() bool { return desktop()["connected"] == false })
+	later.ahead.Add(int64(55 * time.Minute))
+	time.Sleep(2500 * time.Millisecond)
+	if d := desktop(); d["state"] != "AVAILABLE" {
+		t.Fatalf("55 minutes after the user went: %v, want AVAILABLE", d)
+	}
+	later.ahead.Add(int64(6 * time.Minute))
+	e.eventually("STOPPED", func() bool { return desktop()["state"] == "STOPPED" })
+	if d := desktop(); d["mayStart"] != true || d["lastUsed"] == nil {
+		t.Errorf("the stopped desktop: %v, want one that was used and may be started", d)
+	}
 }

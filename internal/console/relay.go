@@ -183,10 +183,35 @@ func (c *Console) relay(t *ticket, req *request, ws *websocket.Conn, vnc net.Con
 	}
 	var wg sync.WaitGroup
 	end := func(e *ended) { cut(e) }
+	in := &clientReader{}
+	wishes := make(chan compute.Session, 1)
+	wish := func(s compute.Session) { // never waits for the guest; the newest of a kind is enough
+		select {
+		case wishes <- s:
+		default:
+			select {
+			case old := <-wishes:
+				if s.KeyboardLayout == "" {
+					s.KeyboardLayout = old.KeyboardLayout
+				}
+				if s.Width == 0 {
+					s.Width, s.Height = old.Width, old.Height
+				}
+			default:
+			}
+			select {
+			case wishes <- s:
+			default:
+			}
+		}
+	}
+	in.Resize = func(w, h int) { wish(compute.Session{Width: w, Height: h}) }
+	c.clipboard(ctx, t, ws, in)
 	for _, part := range []func(){
-		func() { c.watch(ctx, t, req.addr, end) },
+		func() { c.watch(ctx, t, req.addr, end, func() { c.clipboard(ctx, t, ws, in) }) },
+		func() { c.arrange(ctx, t, wishes) },
 		func() { end(alive(ctx, io, ws)) },
-		func() { end(toMachine(io, ws, vnc)) },
+		func() { end(toMachine(io, ws, vnc, in, wish)) },
 		func() { end(toBrowser(io, ws, vnc)) },
 	} {
 		wg.Add(1)
@@ -210,7 +235,7 @@ func (c *Console) relay(t *ticket, req *request, ws *websocket.Conn, vnc net.Con
 }
 
 // watch ends the connection as soon as the user may not have it any more.
-func (c *Console) watch(ctx context.Context, t *ticket, from netip.Addr, end func(*ended)) {
+func (c *Console) watch(ctx context.Context, t *ticket, from netip.Addr, end func(*ended), changedPolicy func()) {
 	for {
 		changed := c.cfg.Store.Changed()
 		if err := c.still(t, from); err != nil {
@@ -222,6 +247,7 @@ func (c *Console) watch(ctx context.Context, t *ticket, from netip.Addr, end fun
 			end(&ended{closeEnded, reason})
 			return
 		}
+		changedPolicy()
 		select {
 		case <-ctx.Done():
 			return
@@ -232,6 +258,35 @@ func (c *Console) watch(ctx context.Context, t *ticket, from netip.Addr, end fun
 				return
 			case <-time.After(50 * time.Millisecond):
 			}
+		}
+	}
+}
+
+// clipboard takes over what the directory says about the clipboard and tells the
+// page when that changed, as text: {"clipboard":{"fromLocal":bool,"toLocal":bool}}.
+func (c *Console) clipboard(ctx context.Context, t *ticket, ws *websocket.Conn, in *clientReader) {
+	from, to := c.cfg.Desktops.Clipboard(c.cfg.Store.Snapshot(), t.User.Account, t.User.Region, t.User.DirectoryID)
+	fromWas, toWas := in.FromLocal.Swap(from), in.ToLocal.Swap(to)
+	if in.told.Swap(true) && from == fromWas && to == toWas {
+		return
+	}
+	wctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_ = ws.Write(wctx, websocket.MessageText, fmt.Appendf(nil, `{"clipboard":{"fromLocal":%t,"toLocal":%t}}`, from, to)) // a broken WebSocket shows in its next read
+}
+
+// arrange passes wishes on to the guest, which may take its time.
+func (c *Console) arrange(ctx context.Context, t *ticket, wishes <-chan compute.Session) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-wishes:
+			actx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			if err := c.cfg.Desktops.Arrange(actx, t.User.Account, t.User.Region, t.WorkspaceID, s); err != nil {
+				c.log.Debug("the desktop was not arranged", "workspace", t.WorkspaceID, "err", err)
+			}
+			cancel()
 		}
 	}
 }
@@ -254,15 +309,17 @@ func alive(ctx, io context.Context, ws *websocket.Conn) *ended {
 }
 
 // toMachine passes on what the browser sends. Its failures are the browser's end.
-func toMachine(ctx context.Context, ws *websocket.Conn, vnc net.Conn) *ended {
-	in := &clientReader{Clipboard: true}
+func toMachine(ctx context.Context, ws *websocket.Conn, vnc net.Conn, in *clientReader, wish func(compute.Session)) *ended {
 	for {
 		kind, msg, err := ws.Read(ctx)
 		if err != nil {
 			return &ended{websocket.StatusNormalClosure, "The browser closed the connection."}
 		}
-		if kind != websocket.MessageBinary {
-			return &ended{closeProtocol, "The browser sent text."}
+		if kind == websocket.MessageText {
+			if err := heed(ctx, string(msg), ws, wish); err != nil {
+				return &ended{closeProtocol, sentence(err)}
+			}
+			continue
 		}
 		pass, err := in.Next(msg)
 		if err != nil {
@@ -275,6 +332,25 @@ func toMachine(ctx context.Context, ws *websocket.Conn, vnc net.Conn) *ended {
 			return &ended{closeScreen, "The desktop closed its screen."}
 		}
 	}
+}
+
+// heed answers what the page itself, not its VNC client, says: text messages.
+//
+//	ping N              answered "pong N", N up to 15 digits: how the page measures the way
+//	keyboard LAYOUT     the desktop's keyboard layout, an XKB name
+func heed(ctx context.Context, msg string, ws *websocket.Conn, wish func(compute.Session)) error {
+	word, arg, _ := strings.Cut(msg, " ")
+	switch {
+	case word == "ping" && len(arg) <= 15 && strings.Trim(arg, "0123456789") == "":
+		wctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		_ = ws.Write(wctx, websocket.MessageText, []byte("pong "+arg)) // a broken WebSocket shows in its next read
+		return nil
+	case word == "keyboard" && len(arg) <= 8:
+		wish(compute.Session{KeyboardLayout: arg})
+		return nil
+	}
+	return errors.New("the page sent a message that is not known")
 }
 
 // toBrowser passes on what the machine draws, as it comes.

@@ -4,12 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 )
 
 // A reader of what a VNC client sends (RFC 6143, and the extensions QEMU and
 // noVNC know). The relay passes on whole messages only, of known types, so that
-// nothing reaches the VNC server that it was not made for, and knows by them
-// whether the user is at work.
+// nothing reaches the VNC server that it was not made for, and no clipboard passes
+// that the directory does not allow.
 //
 //	12 bytes  ProtocolVersion, "RFB 003.008\n"
 //	 1 byte   security type: None
@@ -28,10 +29,12 @@ import (
 type clientReader struct {
 	buf   []byte
 	state int // 0 version, 1 security, 2 init, 3 messages
-	// Clipboard lets cut text through.
-	Clipboard bool
-	// Inputs counts keys and pointer events.
-	Inputs int64
+	// FromLocal lets text be copied from the user's device to the desktop, ToLocal
+	// back. Both may change at any time.
+	FromLocal, ToLocal atomic.Bool
+	told               atomic.Bool // the page knows them
+	// Resize is told what size the window has, when it says so.
+	Resize func(width, height int)
 }
 
 const (
@@ -39,6 +42,19 @@ const (
 	maxEncodings = 256
 	// encodingExtendedMouse would make PointerEvent longer; it is not let through.
 	encodingExtendedMouse = -316
+	// encodingExtendedClipboard lets the VNC server announce the desktop's clipboard;
+	// QEMU's announces it in no other way.
+	encodingExtendedClipboard = 0xC0A1E5CE
+)
+
+// Actions of an extended clipboard message (rfbproto, "Extended Clipboard
+// Pseudo-Encoding"), in the first four bytes after its length.
+const (
+	clipCaps    = 1 << 24
+	clipRequest = 1 << 25 // asks for the other side's text
+	clipPeek    = 1 << 26
+	clipNotify  = 1 << 27 // announces one's own text
+	clipProvide = 1 << 28
 )
 
 var errRFB = errors.New("the browser does not speak RFB")
@@ -112,9 +128,9 @@ func (c *clientReader) message() (n int, pass []byte, err error) {
 	case 3, 150:
 		return whole(10)
 	case 4:
-		n, pass, err = whole(8)
+		return whole(8)
 	case 5:
-		n, pass, err = whole(6)
+		return whole(6)
 	case 6:
 		if len(b) < 8 {
 			return 0, nil, nil
@@ -127,7 +143,7 @@ func (c *clientReader) message() (n int, pass []byte, err error) {
 			return 0, nil, fmt.Errorf("%w: %d bytes of clipboard, at most %d", errRFB, length, maxCutText)
 		}
 		n, pass, err = whole(8 + int(length))
-		if !c.Clipboard {
+		if n > 0 && !c.cutTextAllowed(pass) {
 			pass = nil
 		}
 		return n, pass, err
@@ -143,7 +159,11 @@ func (c *clientReader) message() (n int, pass []byte, err error) {
 		if len(b) < 8 {
 			return 0, nil, nil
 		}
-		return whole(8 + 16*int(b[6]))
+		n, pass, err = whole(8 + 16*int(b[6]))
+		if n > 0 && c.Resize != nil {
+			c.Resize(int(binary.BigEndian.Uint16(b[2:])), int(binary.BigEndian.Uint16(b[4:])))
+		}
+		return n, pass, err
 	case 255:
 		if len(b) < 2 {
 			return 0, nil, nil
@@ -151,14 +171,30 @@ func (c *clientReader) message() (n int, pass []byte, err error) {
 		if b[1] != 0 {
 			return 0, nil, fmt.Errorf("%w: QEMU message %d", errRFB, b[1])
 		}
-		n, pass, err = whole(12)
-	default:
-		return 0, nil, fmt.Errorf("%w: message type %d", errRFB, b[0])
+		return whole(12)
 	}
-	if n > 0 {
-		c.Inputs++
+	return 0, nil, fmt.Errorf("%w: message type %d", errRFB, b[0])
+}
+
+// cutTextAllowed tells whether a whole cut text message may pass. Without the
+// extension it is text for the desktop. With it, text goes to the device only as
+// the answer to the browser's request, and to the desktop only after its notice.
+func (c *clientReader) cutTextAllowed(msg []byte) bool {
+	if int32(binary.BigEndian.Uint32(msg[4:])) >= 0 {
+		return c.FromLocal.Load()
 	}
-	return n, pass, err
+	if len(msg) < 12 {
+		return false
+	}
+	switch action := binary.BigEndian.Uint32(msg[8:]) &^ 0xFFFF; {
+	case action&clipCaps != 0:
+		return true
+	case action == clipRequest || action == clipPeek:
+		return c.ToLocal.Load()
+	case action == clipNotify || action == clipProvide:
+		return c.FromLocal.Load()
+	}
+	return false
 }
 
 // encodings leaves out what would change the messages that follow.
@@ -166,7 +202,7 @@ func (c *clientReader) encodings(msg []byte) []byte {
 	out := append([]byte(nil), msg[:4]...)
 	for i := 4; i < len(msg); i += 4 {
 		e := int32(binary.BigEndian.Uint32(msg[i:]))
-		if e == encodingExtendedMouse || !c.Clipboard && uint32(e) == 0xC0A1E5CE {
+		if e == encodingExtendedMouse || uint32(e) == encodingExtendedClipboard && !c.FromLocal.Load() && !c.ToLocal.Load() {
 			continue
 		}
 		out = append(out, msg[i:i+4]...)

@@ -27,12 +27,20 @@ func encodings(list ...int32) []byte {
 
 func TestClientReaderPassesWholeMessages(t *testing.T) {
 	var all []byte
-	for _, m := range [][]byte{hello, make([]byte, 20), encodings(7, 16, -239), {3, 0, 0, 0, 0, 0, 4, 0, 3, 0}, key('a'), {5, 1, 0, 10, 0, 20}, cut(5, "hello"), cut(-4, "\x00\x00\x00\x01"),
+	for _, m := range [][]byte{hello, make([]byte, 20), encodings(7, 16, -239), {3, 0, 0, 0, 0, 0, 4, 0, 3, 0}, key('a'), {5, 1, 0, 10, 0, 20}, cut(5, "hello"), cut(-4, "\x08\x00\x00\x01"),
 		{150, 1, 0, 0, 0, 0, 0, 9, 0, 9}, {248, 0, 0, 0, 0x80, 0, 0, 0, 2, 'o', 'k'}, append([]byte{251, 0, 0, 9, 0, 9, 1, 0}, make([]byte, 16)...), {255, 0, 0, 1, 0, 0, 0, 0x61, 0, 0, 0, 30}} {
 		all = append(all, m...)
 	}
 	for _, step := range []int{1, 2, 3, 7, len(all)} { // however the bytes arrive
-		c := &clientReader{Clipboard: true}
+		sizes := 0
+		c := &clientReader{Resize: func(w, h int) {
+			if w != 9 || h != 9 {
+				t.Errorf("step %d: told a window of %dx%d, want 9x9", step, w, h)
+			}
+			sizes++
+		}}
+		c.FromLocal.Store(true)
+		c.ToLocal.Store(true)
 		var got []byte
 		for i := 0; i < len(all); i += step {
 			out, err := c.Next(all[i:min(i+step, len(all))])
@@ -44,8 +52,8 @@ func TestClientReaderPassesWholeMessages(t *testing.T) {
 		if !bytes.Equal(got, all) {
 			t.Errorf("step %d: passed %d bytes %x, want %d bytes %x", step, len(got), got, len(all), all)
 		}
-		if c.Inputs != 3 {
-			t.Errorf("step %d: counted %d inputs, want 3 (a key, the pointer, an extended key)", step, c.Inputs)
+		if sizes != 1 {
+			t.Errorf("step %d: told of %d window sizes, want 1", step, sizes)
 		}
 	}
 }
@@ -59,6 +67,30 @@ func TestClientReaderWithoutClipboard(t *testing.T) {
 	want := bytes.Join([][]byte{hello, encodings(7), key('b')}, nil)
 	if !bytes.Equal(out, want) {
 		t.Errorf("passed %x, want %x", out, want)
+	}
+}
+
+// Each direction of the clipboard passes only when it is allowed, in both forms
+// of the protocol.
+func TestClientReaderClipboardDirections(t *testing.T) {
+	caps, request, peek, notify, provide := cut(-4, "\x01\x00\x00\x01"), cut(-4, "\x02\x00\x00\x01"), cut(-4, "\x04\x00\x00\x00"), cut(-4, "\x08\x00\x00\x01"), cut(-8, "\x10\x00\x00\x01text")
+	mixed, plain, short := cut(-4, "\x0a\x00\x00\x01"), cut(4, "text"), cut(-2, "xx")
+	for _, tc := range []struct {
+		from, to bool
+		want     [][]byte
+	}{
+		{false, false, [][]byte{caps}},
+		{true, false, [][]byte{caps, notify, provide, plain}},
+		{false, true, [][]byte{caps, request, peek}},
+		{true, true, [][]byte{caps, request, peek, notify, provide, plain}},
+	} {
+		c := &clientReader{}
+		c.FromLocal.Store(tc.from)
+		c.ToLocal.Store(tc.to)
+		out, err := c.Next(bytes.Join([][]byte{hello, caps, request, peek, notify, provide, mixed, plain, short}, nil))
+		if want := bytes.Join(append([][]byte{hello}, tc.want...), nil); err != nil || !bytes.Equal(out, want) {
+			t.Errorf("from local %t, to local %t: passed %x, %v, want %x", tc.from, tc.to, out, err, want)
+		}
 	}
 }
 

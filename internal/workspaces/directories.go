@@ -33,6 +33,8 @@ func (s *Service) directoryOperations() []api.Operation {
 			onDirectory(func(in any) *string { return in.(*workspaces.ModifyWorkspaceCreationPropertiesInput).ResourceId })),
 		api.NewUpdate(name, "ModifyWorkspaceAccessProperties", s.modifyAccessProperties, api.Refuses("WorkspaceAccessProperties.AccessEndpointConfig"),
 			onDirectory(func(in any) *string { return in.(*workspaces.ModifyWorkspaceAccessPropertiesInput).ResourceId })),
+		api.NewUpdate(name, "ModifyStreamingProperties", s.modifyStreaming, api.Refuses("StreamingProperties.StorageConnectors", "StreamingProperties.GlobalAccelerator"),
+			onDirectory(func(in any) *string { return in.(*workspaces.ModifyStreamingPropertiesInput).ResourceId })),
 		api.NewUpdate(name, "ModifySelfservicePermissions", s.modifySelfservice,
 			onDirectory(func(in any) *string { return in.(*workspaces.ModifySelfservicePermissionsInput).ResourceId })),
 	}
@@ -182,6 +184,7 @@ func showDirectory(r *registration, d Directory) wstypes.WorkspaceDirectory {
 	if r.Creation.DefaultOU != "" {
 		o.WorkspaceCreationProperties.DefaultOu = &r.Creation.DefaultOU
 	}
+	o.StreamingProperties = showStreaming(r)
 	for _, f := range deviceTypes(o.WorkspaceAccessProperties) {
 		*f.value = wstypes.AccessPropertyValue(r.Access[f.name])
 	}

@@ -108,6 +108,7 @@ type registration struct {
 	Access              map[string]string // device type → ALLOW | DENY
 	SelfService         map[string]string // permission → ENABLED | DISABLED
 	IPGroups            []string
+	Streaming           map[string]string // user setting → DISABLED; absent: ENABLED
 	Tags                map[string]string
 }
 

@@ -202,6 +202,7 @@ func refusals(e *env) {
 	e.is(e.d.Pause(e.ctx, "ws-none"), compute.ErrNotFound, "Pause")
 	e.is(e.d.Resume(e.ctx, "ws-none"), compute.ErrNotFound, "Resume")
 	e.is(e.d.TypeText(e.ctx, "ws-none", "a"), compute.ErrNotFound, "TypeText")
+	e.is(e.d.Arrange(e.ctx, "ws-none", compute.Session{KeyboardLayout: "jp"}), compute.ErrNotFound, "Arrange")
 	_, err = e.d.VNCSocket(e.ctx, "ws-none")
 	e.is(err, compute.ErrNotFound, "VNCSocket")
 	_, err = e.d.QueryBlock(e.ctx, "ws-none")
@@ -304,6 +305,9 @@ func screenAndKeys(e *env) {
 	before := e.settled("ws-a")
 	e.no(e.d.TypeText(e.ctx, "ws-a", "hello, World_42\n"), "TypeText")
 	e.no(e.d.SendKeys(e.ctx, "ws-a", compute.Chord{compute.KeyShift, "x"}), "SendKeys")
+	for _, bad := range []compute.Session{{Width: 7, Height: 7}, {Width: 1280}, {KeyboardLayout: "us\nstatus"}, {KeyboardLayout: "a b"}} {
+		e.is(e.d.Arrange(e.ctx, "ws-a", bad), compute.ErrInvalidSpec, "Arrange of a bad wish")
+	}
 	after := e.settled("ws-a")
 	if bytes.Equal(before, after) {
 		e.Errorf("the screen did not change by typing")

@@ -79,6 +79,7 @@ type machine struct {
 	typed strings.Builder
 	disks map[compute.DiskRole]*compute.BlockStatus
 	seed  string // what the guest was told, for tests
+	wish  compute.Session
 }
 
 // NewHost returns a Host without machines.
@@ -215,6 +216,16 @@ func (h *Host) Typed(id string) string {
 		return m.typed.String()
 	}
 	return ""
+}
+
+// Arranged is the last wish the machine was sent.
+func (h *Host) Arranged(id string) compute.Session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if m := h.m[id]; m != nil {
+		return m.wish
+	}
+	return compute.Session{}
 }
 
 // Seed is the seed file the machine was last started with.
@@ -518,6 +529,14 @@ func (d *Driver) TypeText(ctx context.Context, id, text string) error {
 		return err
 	}
 	return d.do(ctx, OpSendKeys, id, false, alive(func(m *machine) error { m.typed.WriteString(text); return nil }))
+}
+
+// Arrange implements compute.Driver. The wish is kept for Arranged.
+func (d *Driver) Arrange(ctx context.Context, id string, wish compute.Session) error {
+	if _, err := wish.Lines(); err != nil {
+		return err
+	}
+	return d.do(ctx, OpStatus, id, false, alive(func(m *machine) error { m.wish = wish; return nil }))
 }
 
 // VNCSocket implements compute.Driver. Nothing listens there.

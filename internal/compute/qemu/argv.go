@@ -65,6 +65,7 @@ func arguments(s compute.Spec, accel string, reconnect time.Duration) []string {
 		"-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
 		"-device", "virtio-serial-pci",
 		"-chardev", "socket,id=agent,path=agent.sock,server=on,wait=off", "-device", "virtserialport,chardev=agent,name=org.sealdesk.agent.0",
+		"-chardev", "qemu-vdagent,id=clipboard,clipboard=on,mouse=off", "-device", "virtserialport,chardev=clipboard,name=com.redhat.spice.0",
 		"-fw_cfg", fmt.Sprintf("name=opt/org.sealdesk/seed,file=/proc/self/fd/%d", seedFD),
 	)
 	if s.Network.Bridge != "" {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,7 @@ type machine struct {
 	ready           bool
 	readyAt         time.Time
 	detail          string
+	agent           net.Conn
 	boot, oldBoot   string // the guest's boot id now, and the one before the last reset
 }
 
@@ -536,6 +538,9 @@ func (m *machine) keepAgent(proc *process) {
 			continue
 		}
 		stop := context.AfterFunc(m.d.ctx, func() { conn.Close() })
+		m.mu.Lock()
+		m.agent = conn
+		m.mu.Unlock()
 		_, err = io.WriteString(conn, "status\n")
 		r := bufio.NewReaderSize(conn, 4096)
 		skip := false
@@ -552,6 +557,9 @@ func (m *machine) keepAgent(proc *process) {
 			skip = false
 		}
 		stop()
+		m.mu.Lock()
+		m.agent = nil
+		m.mu.Unlock()
 		conn.Close()
 		m.pause(proc, 500*time.Millisecond)
 	}

@@ -129,6 +129,29 @@ func (d *Driver) TypeText(ctx context.Context, id, text string) error {
 	return d.SendKeys(ctx, id, chords...)
 }
 
+// Arrange implements compute.Driver.
+func (d *Driver) Arrange(_ context.Context, id string, wish compute.Session) error {
+	lines, err := wish.Lines()
+	if err != nil {
+		return err
+	}
+	m, err := d.get(id, false)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	agent := m.agent
+	m.mu.Unlock()
+	if m.process() == nil || agent == nil {
+		return fmt.Errorf("machine %s: %w", id, compute.ErrNotRunning)
+	}
+	_ = agent.SetWriteDeadline(time.Now().Add(time.Second)) // a guest that reads nothing must not hold us
+	if _, err := io.WriteString(agent, lines); err != nil {
+		return fmt.Errorf("machine %s: tell the agent: %w", id, err)
+	}
+	return nil
+}
+
 // sendChord presses and releases; whatever happens, nothing stays pressed.
 func sendChord(ctx context.Context, q *monitor, c compute.Chord) error {
 	events := func(down bool) map[string]any {
