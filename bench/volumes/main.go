@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -102,6 +103,7 @@ func main() {
 	only := flag.String("only", "", "jobs whose name contains this")
 	serve := flag.String("serve", "", "internal: serve the volume in this directory")
 	sock := flag.String("sock", "", "internal: on this socket")
+	flag.StringVar(&profile, "cpuprofile", "", "write a CPU profile of our server to this file")
 	flag.Parse()
 	if *serve != "" {
 		if err := serveVolume(*serve, *sock, int64(*mib)<<20); err != nil {
@@ -113,6 +115,8 @@ func main() {
 		log.Fatal(err)
 	}
 }
+
+var profile string
 
 func serveVolume(dir, sock string, size int64) error {
 	k := secret.New(bytes.Repeat([]byte{1}, 64))
@@ -126,6 +130,17 @@ func serveVolume(dir, sock string, size int64) error {
 	l, err := net.Listen("unix", sock)
 	if err != nil {
 		return err
+	}
+	if profile != "" {
+		f, err := os.Create(profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -153,7 +168,7 @@ func bench(rounds, seconds int, dir string, mib int, only string) error {
 	}
 	peers := []*peer{
 		{name: "sealdesk", argv: func(dir, sock string) []string {
-			return []string{self, "-serve", filepath.Join(dir, "vol"), "-sock", sock, "-mib", strconv.Itoa(mib)}
+			return []string{self, "-serve", filepath.Join(dir, "vol"), "-sock", sock, "-mib", strconv.Itoa(mib), "-cpuprofile", profile}
 		}},
 		{name: "nbdkit luks", setup: luks("nk.luks"), argv: func(dir, sock string) []string {
 			return []string{"nbdkit", "-f", "-U", sock, "--filter=luks", "file", filepath.Join(dir, "nk.luks"), "passphrase=bench"}
