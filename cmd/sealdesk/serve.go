@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +27,7 @@ func defaultDataDir() string {
 func serveCommand() *cobra.Command {
 	var cfg app.Config
 	var relaxed, debug bool
+	var profile string
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the APIs and run the desktops",
@@ -54,6 +56,17 @@ SEALDESK_ROOT_SECRET_ACCESS_KEY give the account and its root credentials.`,
 				return err
 			}
 			cfg.DataDir = dir
+			if profile != "" {
+				f, err := os.OpenFile(profile, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				if err := pprof.StartCPUProfile(f); err != nil {
+					return err
+				}
+				defer pprof.StopCPUProfile()
+			}
 			a, err := app.New(cmd.Context(), cfg)
 			if err != nil {
 				return err
@@ -76,6 +89,7 @@ SEALDESK_ROOT_SECRET_ACCESS_KEY give the account and its root credentials.`,
 	f.DurationVar(&cfg.SnapshotEvery, "snapshot-interval", 12*time.Hour, "time between snapshots of a running desktop's volumes, to which RestoreWorkspace goes back")
 	f.StringVar(&cfg.Image, "image", "", "raw desktop image (default: the newest in DATA-DIR/images)")
 	f.BoolVar(&relaxed, "audit-written", false, "answer calls that change nothing once their record is written, not fsynced (survives a crash of the process, not a power cut)")
+	f.StringVar(&profile, "cpu-profile", "", "write a CPU profile (pprof) to this file until the server stops")
 	f.BoolVar(&debug, "debug", false, "log more")
 	return c
 }
