@@ -71,6 +71,7 @@ SEALDESK_ROOT_SECRET_ACCESS_KEY give the account and its root credentials.`,
 			if err != nil {
 				return err
 			}
+			paceCollector()
 			a.Announce(cmd.OutOrStdout())
 			return a.Run(cmd.Context())
 		},

@@ -76,6 +76,8 @@ type Target struct {
 	// Keys are service condition keys ("kms:EncryptionContext:x"); tags of the
 	// resource and the request go in as aws:ResourceTag/k, aws:RequestTag/k, aws:TagKeys.
 	Keys map[string][]string
+	// KeysOf, when set, makes the keys in the place of Keys, when a policy asks for one.
+	KeysOf func() map[string][]string
 	// Policy is the resource's policy, nil when it has none; PolicyID names it in explanations.
 	Policy   *policy.Document
 	PolicyID string

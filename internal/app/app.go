@@ -208,10 +208,15 @@ func (a *App) Run(ctx context.Context) error {
 			run(ctx)
 		}()
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /health", a.health)
-	mux.Handle("/", a.console.Over(a.gateway))
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: nil}
+	rest := a.console.Over(a.gateway)
+	all := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/health" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			a.health(w, r)
+			return
+		}
+		rest.ServeHTTP(w, r)
+	})
+	srv := &http.Server{Handler: all, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: nil}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(a.ln) }()
 	a.cfg.Logger.Info("serving", "url", a.URL(), "account", a.root.account)

@@ -33,7 +33,6 @@ func (g *Gateway) authorise(ctx context.Context, tx *store.Tx, op *api.Operation
 	if err != nil {
 		return nil, err
 	}
-	globals := globalKeys(c)
 	for i := range targets {
 		t := &targets[i]
 		account := t.Account
@@ -46,7 +45,7 @@ func (g *Gateway) authorise(ctx context.Context, tx *store.Tx, op *api.Operation
 		if op.Open && t.Policy == nil {
 			continue
 		}
-		r := g.request(op, c, t, account, globals)
+		r := g.request(op, c, t, account)
 		layers := policy.Layers{Identity: pol.Identity, Boundary: pol.Boundary, Session: pol.Session, Scoped: pol.Scoped, Mode: t.Mode, Granted: t.Granted}
 		if t.Policy != nil {
 			layers.Resource = &policy.Source{ID: t.PolicyID, Type: "resource", Document: t.Policy}
@@ -81,9 +80,9 @@ func (g *Gateway) policies(tx *store.Tx, p *api.Principal) (api.Policies, error)
 }
 
 // request is one target's question as the policy language sees it.
-func (g *Gateway) request(op *api.Operation, c *api.Call, t *api.Target, account string, globals map[string][]string) *policy.Request {
+func (g *Gateway) request(op *api.Operation, c *api.Call, t *api.Target, account string) *policy.Request {
 	p := &c.Principal
-	r := &policy.Request{Action: t.Action, Resource: t.ARN, ResourceAccount: account, Context: globals, Time: c.Time,
+	r := &policy.Request{Action: t.Action, Resource: t.ARN, ResourceAccount: account, Time: c.Time,
 		Principal: policy.Principal{Account: p.Account, ARN: p.ARN, UserID: p.ID, UserName: p.UserName, RoleARN: p.RoleARN, SessionName: p.SessionName, UserARN: p.IssuerARN, IssuerID: p.IssuerID, Service: p.Service, Tags: p.Tags}}
 	if r.Action == "" {
 		r.Action = op.Action
@@ -112,10 +111,14 @@ func (g *Gateway) request(op *api.Operation, c *api.Call, t *api.Target, account
 			r.CalledVia = append(r.CalledVia, v+".amazonaws.com")
 		}
 	}
-	if len(t.Keys) > 0 {
-		r.Context = make(policy.Context, len(globals)+len(t.Keys))
-		maps.Copy(r.Context, globals)
-		maps.Copy(r.Context, t.Keys)
+	r.Keys = func() policy.Context {
+		k := globalKeys(c)
+		if t.KeysOf != nil {
+			maps.Copy(k, t.KeysOf())
+		} else {
+			maps.Copy(k, t.Keys)
+		}
+		return k
 	}
 	return r
 }

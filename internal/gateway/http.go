@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -30,7 +31,7 @@ const streamLimit = 4 << 20
 // allowed; so that an unsigned caller learns nothing but that.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	requestID := ids.UUID()
-	svc := wire.Services()[0]
+	svc := wire.Default()
 	defer func() {
 		if p := recover(); p != nil {
 			g.log.Error("panic while answering", "requestId", requestID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -42,7 +43,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if auth != nil && auth.Service == "ebs" {
 		limit = streamLimit
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	body, err := readBody(http.MaxBytesReader(w, r.Body, limit), r.ContentLength, limit)
 	if err != nil {
 		if s := service(auth, r, nil); s != nil {
 			svc = s
@@ -72,6 +73,16 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := op.Encode(w, requestID, out); err != nil {
 		g.log.Debug("reply not delivered", "requestId", requestID, "err", err)
 	}
+}
+
+// readBody reads all of a body, of which length bytes are announced (-1: unknown).
+func readBody(r io.Reader, length, limit int64) ([]byte, error) {
+	if length < 0 || length > limit {
+		return io.ReadAll(r)
+	}
+	b := bytes.NewBuffer(make([]byte, 0, min(length, 64<<10)+bytes.MinRead))
+	_, err := b.ReadFrom(r)
+	return b.Bytes(), err
 }
 
 // service is what the signature's scope names, else what the request looks like.

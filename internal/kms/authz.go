@@ -118,6 +118,13 @@ func (s *Service) ask(c *api.Call, f found, action string, keys conditions, gran
 	return api.Target{Action: "kms:" + action, ARN: arn, Account: f.Account, Keys: keys, Policy: doc, PolicyID: arn, Mode: policy.ModeKMS, Granted: granted}, nil
 }
 
+// askLater is ask with condition keys that are worked out when a policy asks for one.
+func (s *Service) askLater(c *api.Call, f found, action string, keys func() map[string][]string, granted func() (policy.Grant, string)) (api.Target, error) {
+	t, err := s.ask(c, f, action, nil, granted)
+	t.KeysOf = keys
+	return t, err
+}
+
 // onKey declares an operation on one key. ref gives the KeyId member, more adds
 // the operation's own condition keys.
 func onKey[In any](s *Service, action string, how accepts, ref func(*In) *string, more func(in *In, f found, k conditions)) api.Option {
@@ -126,11 +133,13 @@ func onKey[In any](s *Service, action string, how accepts, ref func(*In) *string
 		if err != nil {
 			return nil, err
 		}
-		k := s.about(f, c)
-		if more != nil {
-			more(in, f, k)
-		}
-		t, err := s.ask(c, f, action, k, nil)
+		t, err := s.askLater(c, f, action, func() map[string][]string {
+			k := s.about(f, c)
+			if more != nil {
+				more(in, f, k)
+			}
+			return k
+		}, nil)
 		return []api.Target{t}, err
 	})
 }
@@ -146,16 +155,18 @@ func onUse[In any](s *Service, action string, ref func(*In) *string, context_ fu
 		if err := s.checkTokens(tx, c); err != nil {
 			return nil, err
 		}
-		k := s.about(f, c)
 		var ec map[string]string
 		if context_ != nil {
 			ec = context_(in)
+		}
+		t, err := s.askLater(c, f, action, func() map[string][]string {
+			k := s.about(f, c)
 			k.context(ec)
-		}
-		if more != nil {
-			more(in, f, k)
-		}
-		t, err := s.ask(c, f, action, k, func() (policy.Grant, string) { return s.granted(tx, c, f.Key, action, ec) })
+			if more != nil {
+				more(in, f, k)
+			}
+			return k
+		}, func() (policy.Grant, string) { return s.granted(tx, c, f.Key, action, ec) })
 		return []api.Target{t}, err
 	})
 }

@@ -263,10 +263,12 @@ func (s *Service) onDecrypt(ctx context.Context, tx *store.Tx, c *api.Call, in *
 	if err := s.checkTokens(tx, c); err != nil {
 		return nil, err
 	}
-	k := s.about(src.found, c)
-	k.text("kms:EncryptionAlgorithm", algorithmOr(in.EncryptionAlgorithm))
-	k.context(in.EncryptionContext)
-	t, err := s.ask(c, src.found, "Decrypt", k, func() (policy.Grant, string) { return s.granted(tx, c, src.Key, "Decrypt", in.EncryptionContext) })
+	t, err := s.askLater(c, src.found, "Decrypt", func() map[string][]string {
+		k := s.about(src.found, c)
+		k.text("kms:EncryptionAlgorithm", algorithmOr(in.EncryptionAlgorithm))
+		k.context(in.EncryptionContext)
+		return k
+	}, func() (policy.Grant, string) { return s.granted(tx, c, src.Key, "Decrypt", in.EncryptionContext) })
 	if src.implied && src.Account != c.Account {
 		t.Hide = errCiphertextKey()
 	}

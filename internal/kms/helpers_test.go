@@ -26,7 +26,11 @@ func authorised(b *bench, c *api.Call, t api.Target) bool {
 	if account == "" {
 		account = c.Account
 	}
-	d := policy.Evaluate(&policy.Request{Principal: policyPrincipal(&c.Principal), Action: t.Action, Resource: t.ARN, ResourceAccount: account, Context: t.Keys, Time: c.Time}, &l)
+	keys := t.Keys
+	if t.KeysOf != nil {
+		keys = t.KeysOf()
+	}
+	d := policy.Evaluate(&policy.Request{Principal: policyPrincipal(&c.Principal), Action: t.Action, Resource: t.ARN, ResourceAccount: account, Context: keys, Time: c.Time}, &l)
 	return d.Allowed()
 }
 

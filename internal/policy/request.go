@@ -34,6 +34,9 @@ type Request struct {
 	// ResourceAccount owns the resource; empty: the caller's account.
 	ResourceAccount string
 	Context         Context
+	// Keys, when set, makes the context in the place of Context, the first time that a
+	// condition or a variable asks for a key: most documents never do.
+	Keys func() Context
 	// Time of the request; zero: aws:CurrentTime is missing.
 	Time time.Time
 	// CalledVia are the services that forwarded the caller's request, first to
@@ -127,6 +130,8 @@ type env struct {
 	main    name
 	aliases []name
 	bounded bool // the caller has a permissions boundary
+	context Context
+	keys    func() Context // makes context, nil once it has
 }
 
 func newEnv(r *Request, l *Layers) *env {
@@ -137,6 +142,7 @@ func newEnv(r *Request, l *Layers) *env {
 
 func (e *env) init(r *Request, l *Layers) {
 	e.r, e.main, e.bounded = r, makeName(r.Resource), l.Boundary != nil
+	e.context, e.keys = r.Context, r.Keys
 	for _, a := range r.ResourceAliases {
 		e.aliases = append(e.aliases, makeName(a))
 	}
@@ -144,7 +150,10 @@ func (e *env) init(r *Request, l *Layers) {
 
 // lookup finds the values of a key; ok is false when it is missing.
 func (e *env) lookup(k *keyRef) (v values, ok bool) {
-	if c := e.r.Context; len(c) > 0 {
+	if e.keys != nil {
+		e.context, e.keys = e.keys(), nil
+	}
+	if c := e.context; len(c) > 0 {
 		if vs, has := c[k.name]; has {
 			return values{many: vs}, len(vs) > 0
 		}

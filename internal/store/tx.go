@@ -116,6 +116,10 @@ func (tx *Tx) commit(ctx context.Context) (ok bool, rev int64, err error) {
 
 // get reads one key, through the transaction's own writes.
 func (tx *Tx) get(table, key string) *entry {
+	if !tx.writable { // nothing to look up or to note
+		e, _ := tx.st.tables[table].Get(key)
+		return e
+	}
 	full := root + table + "/" + key
 	if w, ok := tx.writes[full]; ok {
 		if w.deleted {
@@ -124,12 +128,10 @@ func (tx *Tx) get(table, key string) *entry {
 		return &entry{value: w.value, raw: w.raw}
 	}
 	e, _ := tx.st.tables[table].Get(key)
-	if tx.writable {
-		if e != nil {
-			tx.reads[full] = e.mod
-		} else {
-			tx.reads[full] = 0
-		}
+	if e != nil {
+		tx.reads[full] = e.mod
+	} else {
+		tx.reads[full] = 0
 	}
 	return e
 }

@@ -54,6 +54,10 @@ var services = []*Service{
 // Services returns all services that are served, in a fixed order.
 func Services() []*Service { return append([]*Service(nil), services...) }
 
+// Default is the service whose manner of speaking a request is answered in when it
+// names none.
+func Default() *Service { return services[0] }
+
 // Lookup finds a service by the service name in a credential scope.
 func Lookup(signingName string) (*Service, bool) {
 	for _, s := range services {

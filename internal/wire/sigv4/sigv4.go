@@ -123,7 +123,7 @@ func Parse(r *http.Request) (*Auth, error) {
 		return nil, &Error{SignatureDoesNotMatch, "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."}
 	}
 	for name := range r.Header {
-		if len(name) > 6 && strings.EqualFold(name[:6], "x-amz-") && !slices.Contains(a.SignedHeaders, strings.ToLower(name)) {
+		if len(name) > 6 && strings.EqualFold(name[:6], "x-amz-") && !a.signs(name) {
 			return nil, &Error{SignatureDoesNotMatch, "'" + name + "' must be a 'SignedHeader' in the AWS Authorization."}
 		}
 	}
@@ -134,6 +134,11 @@ func Parse(r *http.Request) (*Auth, error) {
 		return nil, incomplete("X-Amz-Content-Sha256 '" + clip(a.PayloadHash) + "' is not supported here: send the SHA-256 of the body, or " + UnsignedPayload + " where the operation allows it.")
 	}
 	return a, nil
+}
+
+// signs tells whether a header, in any case, is among the signed ones.
+func (a *Auth) signs(name string) bool {
+	return slices.ContainsFunc(a.SignedHeaders, func(s string) bool { return len(s) == len(name) && strings.EqualFold(s, name) })
 }
 
 func parseHeader(r *http.Request, header string) (*Auth, error) {
@@ -243,6 +248,7 @@ func (a *Auth) fill(credential, signed, signature, stamp string) error {
 	if a.signature, err = hex.DecodeString(signature); err != nil || len(a.signature) != 32 {
 		return incomplete("Signature must be 64 hexadecimal digits.")
 	}
+	a.SignedHeaders = make([]string, 0, strings.Count(signed, ";")+1)
 	for h := range strings.SplitSeq(signed, ";") {
 		if h == "" || h != strings.ToLower(h) || strings.ContainsAny(h, " \t\r\n:,") {
 			return incomplete("SignedHeaders must be lower-case header names separated by semicolons, got '" + clip(signed) + "'.")

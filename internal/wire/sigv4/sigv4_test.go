@@ -46,7 +46,7 @@ func TestDocumentedExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	empty := sha256.Sum256(nil)
-	canonical := canonicalRequest(nil, a, r, "/", hex.EncodeToString(empty[:]))
+	canonical := canonicalRequest(nil, a, r, "/", []byte(hex.EncodeToString(empty[:])))
 	h := sha256.Sum256(canonical)
 	if got, want := hex.EncodeToString(h[:]), "f536975d06c0309214f805bb90ccff089219ecd68b2577efef23edd43b7e1a59"; got != want {
 		t.Errorf("hash of the canonical request = %s, want %s:\n%s", got, want, canonical)

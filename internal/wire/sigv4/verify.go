@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"hash"
 	"net/http"
 	"net/url"
 	"slices"
@@ -33,7 +34,24 @@ func BodyOf(b []byte) Body { return Body{Hash: sha256.Sum256(b)} }
 type Verifier struct {
 	salt [16]byte // so that no plain hash of a secret is kept
 	mu   sync.RWMutex
-	keys map[keyID][sha256.Size]byte
+	keys map[keyID]*signingKey
+}
+
+// signingKey signs; it keeps HMACs that have taken in the key.
+type signingKey struct{ macs sync.Pool }
+
+func newSigningKey(key [sha256.Size]byte) *signingKey {
+	return &signingKey{sync.Pool{New: func() any { return hmac.New(sha256.New, key[:]) }}}
+}
+
+// sign appends the signature of message to b.
+func (k *signingKey) sign(b, message []byte) []byte {
+	m := k.macs.Get().(hash.Hash)
+	m.Reset()
+	m.Write(message)
+	b = m.Sum(b)
+	k.macs.Put(m)
+	return b
 }
 
 type keyID struct {
@@ -46,12 +64,12 @@ const maxKeys = 4096
 
 // NewVerifier returns a Verifier without keys.
 func NewVerifier() *Verifier {
-	v := &Verifier{keys: map[keyID][sha256.Size]byte{}}
+	v := &Verifier{keys: map[keyID]*signingKey{}}
 	rand.Read(v.salt[:])
 	return v
 }
 
-func (v *Verifier) signingKey(a *Auth, secret []byte) [sha256.Size]byte {
+func (v *Verifier) signingKey(a *Auth, secret []byte) *signingKey {
 	id := keyID{a.AccessKeyID, a.Date, a.Region, a.Service, [sha256.Size]byte{}}
 	var stack [128]byte
 	tagged := append(append(stack[:0], v.salt[:]...), secret...)
@@ -63,7 +81,7 @@ func (v *Verifier) signingKey(a *Auth, secret []byte) [sha256.Size]byte {
 	if ok {
 		return key
 	}
-	key = deriveKey(secret, a.Date, a.Region, a.Service)
+	key = newSigningKey(deriveKey(secret, a.Date, a.Region, a.Service))
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.keys) >= maxKeys {
@@ -106,14 +124,16 @@ func sum(key []byte, s string) []byte {
 // The signature is checked before the time, so that only a holder of the secret learns
 // of our clock.
 func (v *Verifier) Verify(a *Auth, r *http.Request, body Body, secret []byte, now time.Time) error {
-	payloads := [2]string{hex.EncodeToString(body.Hash[:])}
+	var digits [2 * sha256.Size]byte
+	hex.Encode(digits[:], body.Hash[:])
+	payloads := [2][]byte{digits[:]}
 	switch {
 	case a.PayloadHash == UnsignedPayload && !body.AllowUnsigned:
 		return &Error{SignatureDoesNotMatch, "X-Amz-Content-Sha256 is " + UnsignedPayload + ", and this operation must have its body signed."}
 	case a.PayloadHash == UnsignedPayload:
-		payloads[0] = UnsignedPayload
+		payloads[0] = []byte(UnsignedPayload)
 	case body.AllowUnsigned && a.PayloadHash == "":
-		payloads[1] = UnsignedPayload // some signers do not send the header
+		payloads[1] = []byte(UnsignedPayload) // some signers do not send the header
 	}
 	key := v.signingKey(a, secret)
 	path := requestPath(r)
@@ -123,26 +143,31 @@ func (v *Verifier) Verify(a *Auth, r *http.Request, body Body, secret []byte, no
 	if paths[0] != path {
 		paths[1] = path
 	}
-	var canonical []byte
+	scratch := scratches.Get().(*[]byte)
+	defer scratches.Put(scratch)
 	ok := false
 	for _, payload := range payloads {
 		for _, path := range paths {
-			if payload == "" || path == "" || ok {
+			if payload == nil || path == "" || ok {
 				continue
 			}
-			c := canonicalRequest(make([]byte, 0, 1024), a, r, path, payload)
-			ok = hmac.Equal(a.sign(key[:], c), a.signature)
-			if canonical == nil {
-				canonical = c
-			}
+			// The canonical request, then the string to sign, then its signature.
+			b := canonicalRequest((*scratch)[:0], a, r, path, payload)
+			n := len(b)
+			b = a.appendStringToSign(b, b)
+			m := len(b)
+			b = key.sign(b, b[n:])
+			ok = hmac.Equal(b[m:], a.signature)
+			*scratch = b
 		}
 	}
 	if !ok {
+		canonical := canonicalRequest(nil, a, r, paths[0], payloads[0])
 		redacted := canonicalRequest(nil, a.withoutToken(), r, paths[0], payloads[0])
 		return &Error{SignatureDoesNotMatch, "The request signature we calculated does not match the signature you provided. " +
 			"Check your AWS Secret Access Key and signing method. Consult the service documentation for details.\n\n" +
 			"The Canonical String for this request should have been\n'" + clipLong(string(redacted)) + "'\n\n" +
-			"The String-to-Sign should have been\n'" + string(a.stringToSign(canonical)) + "'\n"}
+			"The String-to-Sign should have been\n'" + string(a.appendStringToSign(nil, canonical)) + "'\n"}
 	}
 	return a.checkTime(now)
 }
@@ -167,8 +192,11 @@ func (a *Auth) checkTime(now time.Time) error {
 	return nil
 }
 
-func (a *Auth) stringToSign(canonical []byte) []byte {
-	b := make([]byte, 0, 200)
+// scratches are buffers for canonical requests.
+var scratches = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
+
+func (a *Auth) appendStringToSign(b, canonical []byte) []byte {
+	h := sha256.Sum256(canonical)
 	b = append(b, algorithm+"\n"...)
 	b = append(b, a.stamp...)
 	b = append(b, '\n')
@@ -178,14 +206,7 @@ func (a *Auth) stringToSign(canonical []byte) []byte {
 	b = append(b, '/')
 	b = append(b, a.Service...)
 	b = append(b, "/"+terminator+"\n"...)
-	h := sha256.Sum256(canonical)
 	return hex.AppendEncode(b, h[:])
-}
-
-func (a *Auth) sign(key, canonical []byte) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write(a.stringToSign(canonical))
-	return h.Sum(make([]byte, 0, sha256.Size))
 }
 
 // withoutToken is the claim with its token struck out, for messages.
@@ -201,7 +222,7 @@ func (a *Auth) redacting() bool { return a.SessionToken == "\x00" }
 
 // canonicalRequest appends method, path, query, headers, their names and the
 // hash of the body, as the specification orders them.
-func canonicalRequest(b []byte, a *Auth, r *http.Request, path, payload string) []byte {
+func canonicalRequest(b []byte, a *Auth, r *http.Request, path string, payload []byte) []byte {
 	b = append(b, r.Method...)
 	b = append(b, '\n')
 	b = appendEscaped(b, path, true)
@@ -331,7 +352,7 @@ func appendHeader(b []byte, a *Auth, r *http.Request, name string) []byte {
 	if a.redacting() && name == "x-amz-security-token" {
 		return append(b, "***"...)
 	}
-	vs := r.Header[http.CanonicalHeaderKey(name)]
+	vs := valuesOf(r.Header, name)
 	if vs == nil {
 		switch name {
 		case "host":
@@ -351,6 +372,29 @@ func appendHeader(b []byte, a *Auth, r *http.Request, name string) []byte {
 		b = appendTrimmed(b, v)
 	}
 	return b
+}
+
+// valuesOf finds a header by its lower-case name without making a string.
+func valuesOf(h http.Header, name string) []string {
+	var key [64]byte
+	if len(name) > len(key) {
+		return h[http.CanonicalHeaderKey(name)]
+	}
+	upper := true
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= 'a' && c <= 'z':
+			if upper {
+				c -= 'a' - 'A'
+			}
+		case c >= '0' && c <= '9', c == '-':
+		default:
+			return h[http.CanonicalHeaderKey(name)]
+		}
+		key[i], upper = c, c == '-'
+	}
+	return h[string(key[:len(name)])]
 }
 
 func appendTrimmed(b []byte, s string) []byte {
