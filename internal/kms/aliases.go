@@ -19,7 +19,7 @@ var aliasPattern = regexp.MustCompile(`^alias/[a-zA-Z0-9/_-]+$`)
 func checkAliasName(name string) error {
 	switch {
 	case !strings.HasPrefix(name, "alias/") || name == "alias/":
-		return errValidation("Invalid identifier: an alias name begins with alias/ and a name follows.")
+		return errValidation(`Alias must start with the prefix "alias/". Please see https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html`)
 	case strings.HasPrefix(name, awsAlias):
 		return &smithy.GenericAPIError{Code: "NotAuthorizedException", Message: "The alias prefix alias/aws/ is reserved for AWS managed keys.", Fault: smithy.FaultClient}
 	case strings.Contains(name, ":"):

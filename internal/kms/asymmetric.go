@@ -71,8 +71,15 @@ func signed(a types.SigningAlgorithmSpec, kind types.MessageType, message []byte
 			return nil, errValidation("The signing algorithm %s needs the message type RAW.", a)
 		}
 		return message, nil
-	case a == types.SigningAlgorithmSpecEd25519PhSha512 && kind != types.MessageTypeDigest:
-		return nil, errValidation("The signing algorithm %s needs the message type DIGEST.", a)
+	case a == types.SigningAlgorithmSpecEd25519PhSha512:
+		// KMS applies the prehash to what it is given: the caller has hashed once
+		// already. Source: KMS API reference, Sign, MessageType.
+		if kind != types.MessageTypeDigest {
+			return nil, errValidation("The signing algorithm %s needs the message type DIGEST.", a)
+		}
+		if len(message) != h.Size() {
+			return nil, errValidation("Digest is invalid length for algorithm %s.", a)
+		}
 	case !hashed:
 		return nil, errValidation("The signing algorithm %s is not supported.", a)
 	case kind == types.MessageTypeDigest:

@@ -31,7 +31,7 @@ func (k *Key) algorithm(operation string, given types.EncryptionAlgorithmSpec) (
 		given = types.EncryptionAlgorithmSpecSymmetricDefault
 	}
 	if !contains(k.encryptionAlgorithms(), given) {
-		return "", errUsage("The request was rejected because the encryption algorithm %s is not compatible with the KeySpec %s of %s.", given, k.Spec, k.arn())
+		return "", errUsage("Algorithm %s is incompatible with key spec %s.", given, k.Spec)
 	}
 	return given, nil
 }
@@ -216,6 +216,15 @@ func (src *source) check(c *api.Call, operation string, a types.EncryptionAlgori
 	if err := cryptographic.check(src.Key, c.Time); err != nil {
 		return "", err
 	}
+	// A ciphertext that names another key comes before what the key could do.
+	if !src.implied && blob != nil && (a == "" || a == types.EncryptionAlgorithmSpecSymmetricDefault) {
+		var err error
+		if src.ref, err = parseBlob(blob); err == nil && (src.ref.account != src.Account || src.ref.keyID != src.ID) {
+			return "", &types.IncorrectKeyException{Message: ptr("The key ID in the request does not identify a CMK that can perform this operation.")}
+		} else if err != nil && src.Spec == specSymmetric {
+			return "", errCiphertext()
+		}
+	}
 	a, err := src.algorithm(operation, a)
 	if err != nil {
 		return "", err
@@ -225,14 +234,6 @@ func (src *source) check(c *api.Call, operation string, a types.EncryptionAlgori
 	}
 	if src.Origin == originXKS || src.Origin == originHSM {
 		return "", errCustomStore(src.Key)
-	}
-	if src.Spec == specSymmetric && !src.implied && blob != nil {
-		if src.ref, err = parseBlob(blob); err != nil {
-			return "", errCiphertext()
-		}
-		if src.ref.account != src.Account || src.ref.keyID != src.ID {
-			return "", &types.IncorrectKeyException{Message: ptr("The key ID in the request does not identify a CMK that can perform this operation.")}
-		}
 	}
 	return a, nil
 }
@@ -443,10 +444,8 @@ func (s *Service) wrapping(ctx context.Context, tx *store.Tx, c *api.Call, id *s
 	if err != nil {
 		return f, nil, err
 	}
-	if f.Spec != specSymmetric {
-		return f, nil, errUsage("%s key usage is %s and its key spec %s, which is not valid for %s: it needs a symmetric encryption key.", f.arn(), f.Usage, f.Spec, operation)
-	}
-	return f, m, nil
+	_, err = f.algorithm(operation, types.EncryptionAlgorithmSpecSymmetricDefault)
+	return f, m, err
 }
 
 // generateDataKey is GenerateDataKey.
@@ -504,8 +503,8 @@ func (s *Service) generateRandom(_ context.Context, tx *store.Tx, c *api.Call, i
 	if in.CustomKeyStoreId != nil {
 		return nil, s.randomFromStore(tx, c, *in.CustomKeyStoreId)
 	}
-	if in.NumberOfBytes == nil || *in.NumberOfBytes < 1 || *in.NumberOfBytes > 1024 {
-		return nil, errValidation("NumberOfBytes is required and must be between 1 and 1024.")
+	if in.NumberOfBytes == nil {
+		return nil, errValidation("NumberOfBytes is required.")
 	}
 	b := make([]byte, *in.NumberOfBytes)
 	_, _ = rand.Read(b)

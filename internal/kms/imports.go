@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"hash"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -257,9 +258,9 @@ func (s *Service) importKeyMaterial(ctx context.Context, tx *store.Tx, c *api.Ca
 	expires := in.ExpirationModel == "" || in.ExpirationModel == types.ExpirationModelTypeKeyMaterialExpires
 	switch {
 	case expires && in.ValidTo == nil:
-		return nil, errValidation("ValidTo is required when the key material expires.")
+		return nil, errValidation("A validTo date must be set if the ExpirationModel is KEY_MATERIAL_EXPIRES")
 	case !expires && in.ValidTo != nil:
-		return nil, errValidation("ValidTo must be left out when the key material does not expire.")
+		return nil, errValidation("A validTo date must not be set if the ExpirationModel is KEY_MATERIAL_DOES_NOT_EXPIRE")
 	case expires && (!in.ValidTo.After(c.Time) || in.ValidTo.After(c.Time.AddDate(0, 0, 365))):
 		return nil, errValidation("ValidTo must be in the future, at most 365 days from now.")
 	}
@@ -287,6 +288,12 @@ func (s *Service) importKeyMaterial(ctx context.Context, tx *store.Tx, c *api.Ca
 	known := k.material(id)
 	multiple := k.Spec == specSymmetric
 	kind := in.ImportType
+	switch {
+	case !multiple && (kind != "" || in.KeyMaterialDescription != nil || in.KeyMaterialId != nil):
+		return nil, errValidation("ImportType, KeyMaterialDescription and KeyMaterialId are valid only with a symmetric encryption key; %s is %s.", k.arn(), k.Spec)
+	case kind == types.ImportTypeNewKeyMaterial && in.KeyMaterialId != nil:
+		return nil, errValidation("KeyMaterialId must not be set if the ImportType is NEW_KEY_MATERIAL")
+	}
 	if kind == "" {
 		kind = types.ImportTypeExistingKeyMaterial
 		if len(k.Materials) == 0 {
@@ -321,11 +328,14 @@ func (s *Service) importKeyMaterial(ctx context.Context, tx *store.Tx, c *api.Ca
 				return nil, err
 			}
 			for i := range k.Materials {
-				if k.Materials[i].Status == statusPendingRotation {
-					return nil, errState(k.arn() + " already has key material that waits for rotation: rotate it on demand or delete that material first.")
+				if p := &k.Materials[i]; p.pending() {
+					return nil, errState("New key material (id: " + id + ") cannot be imported into KMS key " + k.arn() + ", because another key material (id: " + p.ID + ") is pending rotation.")
 				}
 			}
 			m.Status = statusPendingRotation
+			if err := s.announce(tx, k, m); err != nil {
+				return nil, err
+			}
 		}
 		k.Materials = append(k.Materials, m)
 		if public != nil {
@@ -339,7 +349,10 @@ func (s *Service) importKeyMaterial(ctx context.Context, tx *store.Tx, c *api.Ca
 			k.State = statePendingImport
 		}
 	}
-	return &kms.ImportKeyMaterialOutput{KeyId: ptr(k.arn()), KeyMaterialId: ptr(id)}, s.put(tx, k)
+	if err := s.put(tx, k); err != nil {
+		return nil, err
+	}
+	return &kms.ImportKeyMaterialOutput{KeyId: ptr(k.arn()), KeyMaterialId: ptr(id)}, s.settlePending(tx, k)
 }
 
 // deleteImportedKeyMaterial is DeleteImportedKeyMaterial.
@@ -367,15 +380,17 @@ func (s *Service) deleteImportedKeyMaterial(ctx context.Context, tx *store.Tx, c
 	}
 	out.KeyMaterialId = ptr(m.ID)
 	m.Wrapped, m.ValidTo = nil, time.Time{}
-	if m.Status == statusPendingRotation {
-		id := m.ID
-		rest := k.Materials[:0]
-		for _, x := range k.Materials {
-			if x.ID != id {
-				rest = append(rest, x)
+	if m.pending() {
+		if k.isReplica() {
+			if err := s.put(tx, k); err != nil {
+				return nil, err
 			}
+			return out, s.settlePending(tx, k)
 		}
-		k.Materials = rest
+		id := m.ID
+		return out, s.shared(tx, k, func(k *Key) {
+			k.Materials = slices.DeleteFunc(k.Materials, func(x Material) bool { return x.ID == id })
+		})
 	} else if k.State == stateEnabled || k.State == stateDisabled {
 		k.State = statePendingImport
 	}
@@ -384,22 +399,88 @@ func (s *Service) deleteImportedKeyMaterial(ctx context.Context, tx *store.Tx, c
 
 // rotateImported makes the material that waits for rotation the current one.
 func (s *Service) rotateImported(tx *store.Tx, k *Key, now time.Time, by string) error {
-	next := -1
+	next := ""
 	for i := range k.Materials {
-		if k.Materials[i].Status == statusPendingRotation && len(k.Materials[i].Wrapped) > 0 {
-			next = i
+		if m := &k.Materials[i]; m.Status == statusPendingRotation && len(m.Wrapped) > 0 && !m.expired(now) {
+			next = m.ID
 		}
 	}
-	if next < 0 {
-		return errState(k.arn() + " has no imported key material that waits for rotation. Import some with ImportType NEW_KEY_MATERIAL first.")
+	if next == "" {
+		return errNothingPending(k)
 	}
-	for i := range k.Materials {
-		if k.Materials[i].Status == statusCurrent {
-			k.Materials[i].Status = statusNonCurrent
+	return s.shared(tx, k, func(k *Key) {
+		for i := range k.Materials {
+			switch m := &k.Materials[i]; {
+			case m.ID == next:
+				m.Status, m.Rotated, m.RotatedBy = statusCurrent, now, by
+			case m.Status == statusCurrent:
+				m.Status = statusNonCurrent
+			}
+		}
+		k.advance(now, by)
+	})
+}
+
+func errNothingPending(k *Key) error {
+	return errState("No available key material pending rotation for the key: " + k.arn() + ".")
+}
+
+// announce tells the replicas of a multi-Region key of material that was imported
+// into the primary and is to be imported into each of them before it can rotate.
+func (s *Service) announce(tx *store.Tx, k *Key, m Material) error {
+	m.Wrapped, m.ValidTo = nil, time.Time{}
+	for _, region := range k.Replicas {
+		r := s.keys.Edit(tx, path(k.Account, region, k.ID))
+		if r == nil {
+			continue
+		}
+		r.Materials = append(r.Materials, m)
+		if err := s.put(tx, r); err != nil {
+			return err
 		}
 	}
-	m := &k.Materials[next]
-	m.Status, m.Rotated, m.RotatedBy = statusCurrent, now, by
-	k.advance(now, by)
-	return s.put(tx, k)
+	return nil
+}
+
+// settlePending gives pending material of k's multi-Region family the state that
+// follows from where it has been imported. k has been put.
+func (s *Service) settlePending(tx *store.Tx, k *Key) error {
+	if !k.MultiRegion {
+		return nil
+	}
+	primary := s.keys.Get(tx, path(k.Account, k.Primary, k.ID))
+	if primary == nil {
+		return nil
+	}
+	for i := range primary.Materials {
+		id := primary.Materials[i].ID
+		if !primary.Materials[i].pending() {
+			continue
+		}
+		status := statusPendingRotation
+		regions := append([]string{k.Primary}, primary.Replicas...)
+		for _, region := range regions {
+			r := s.keys.Get(tx, path(k.Account, region, k.ID))
+			if r == nil {
+				continue
+			}
+			if m := r.material(id); m == nil || len(m.Wrapped) == 0 {
+				status = statusPendingReplicas
+			}
+		}
+		for _, region := range regions {
+			r := s.keys.Edit(tx, path(k.Account, region, k.ID))
+			if r == nil {
+				continue
+			}
+			if m := r.material(id); m != nil && m.Status != status {
+				m.Status = status
+				if err := s.put(tx, r); err != nil {
+					return err
+				}
+			}
+		}
+		return nil // there is at most one
+	}
+	return nil
 }

@@ -12,11 +12,14 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"hash"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/sealdesk/sealdesk/internal/api"
 )
 
 func wrapOAEP(b *bench, public, material []byte) []byte {
@@ -270,5 +273,75 @@ func TestMultiRegion(t *testing.T) {
 		if err != nil || d.(*kms.DescribeKeyOutput).KeyMetadata.KeyState != want {
 			t.Errorf("round %d: %+v %v, want %s", i, d, err, want)
 		}
+	}
+}
+
+// TestImportMultiRegion: new material goes into the primary, then into each
+// replica, and only then can the family rotate to it.
+func TestImportMultiRegion(t *testing.T) {
+	b := newBench(t)
+	c := b.root(acct)
+	east := b.root(acct)
+	east.Region = "eu-west-1"
+	k := b.newKey(&kms.CreateKeyInput{Origin: "EXTERNAL", MultiRegion: ptr(true)})
+	first, second := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
+	put := func(c *api.Call, material []byte, kind types.ImportType) error {
+		p := must[kms.GetParametersForImportOutput](b, c, "GetParametersForImport", &kms.GetParametersForImportInput{KeyId: k.KeyId, WrappingAlgorithm: "RSAES_OAEP_SHA_256", WrappingKeySpec: "RSA_2048"})
+		_, _, err := b.do(c, "ImportKeyMaterial", &kms.ImportKeyMaterialInput{KeyId: k.KeyId, ImportToken: p.ImportToken, EncryptedKeyMaterial: wrapOAEP(b, p.PublicKey, material), ImportType: kind, ExpirationModel: "KEY_MATERIAL_DOES_NOT_EXPIRE"})
+		return err
+	}
+	good := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	states := func(c *api.Call) string {
+		var s []string
+		for _, r := range must[kms.ListKeyRotationsOutput](b, c, "ListKeyRotations", &kms.ListKeyRotationsInput{KeyId: k.KeyId, IncludeKeyMaterial: "ALL_KEY_MATERIAL"}).Rotations {
+			s = append(s, string(r.KeyMaterialState)+" "+string(r.ImportState))
+		}
+		return strings.Join(s, ", ")
+	}
+	both := func(primary, replica string) {
+		t.Helper()
+		if got := states(c); got != primary {
+			t.Errorf("materials of the primary: %s, want %s", got, primary)
+		}
+		if got := states(east); got != replica {
+			t.Errorf("materials of the replica: %s, want %s", got, replica)
+		}
+	}
+	rotate := &kms.RotateKeyOnDemandInput{KeyId: k.KeyId}
+	good(put(c, first, ""))
+	must[kms.ReplicateKeyOutput](b, c, "ReplicateKey", &kms.ReplicateKeyInput{KeyId: k.KeyId, ReplicaRegion: ptr("eu-west-1")})
+	both("CURRENT IMPORTED", "CURRENT PENDING_IMPORT")
+	good(put(east, first, ""))
+	if err := put(east, second, "NEW_KEY_MATERIAL"); codeOf(err) != "UnsupportedOperationException" {
+		t.Errorf("new material into a replica = %v, want UnsupportedOperationException", err)
+	}
+	good(put(c, second, "NEW_KEY_MATERIAL"))
+	both("CURRENT IMPORTED, PENDING_MULTI_REGION_IMPORT_AND_ROTATION IMPORTED", "CURRENT IMPORTED, PENDING_MULTI_REGION_IMPORT_AND_ROTATION PENDING_IMPORT")
+	b.fails(c, "RotateKeyOnDemand", rotate, "KMSInvalidStateException", "No available key material pending rotation for the key: "+*k.Arn+".")
+	blob := must[kms.EncryptOutput](b, east, "Encrypt", &kms.EncryptInput{KeyId: k.KeyId, Plaintext: []byte("x")}).CiphertextBlob
+	good(put(east, second, "EXISTING_KEY_MATERIAL"))
+	both("CURRENT IMPORTED, PENDING_ROTATION IMPORTED", "CURRENT IMPORTED, PENDING_ROTATION IMPORTED")
+	// Pending material is not yet the key's: it can be deleted, everywhere.
+	id := b.s.keys.Get(b.st.Snapshot(), path(acct, region, *k.KeyId)).Materials[1].ID
+	must[kms.DeleteImportedKeyMaterialOutput](b, east, "DeleteImportedKeyMaterial", &kms.DeleteImportedKeyMaterialInput{KeyId: k.KeyId, KeyMaterialId: &id})
+	both("CURRENT IMPORTED, PENDING_MULTI_REGION_IMPORT_AND_ROTATION IMPORTED", "CURRENT IMPORTED, PENDING_MULTI_REGION_IMPORT_AND_ROTATION PENDING_IMPORT")
+	must[kms.DeleteImportedKeyMaterialOutput](b, c, "DeleteImportedKeyMaterial", &kms.DeleteImportedKeyMaterialInput{KeyId: k.KeyId, KeyMaterialId: &id})
+	both("CURRENT IMPORTED", "CURRENT IMPORTED")
+	good(put(c, second, "NEW_KEY_MATERIAL"))
+	if err := put(c, bytes.Repeat([]byte{3}, 32), "NEW_KEY_MATERIAL"); codeOf(err) != "KMSInvalidStateException" || !strings.Contains(err.Error(), "is pending rotation.") {
+		t.Errorf("a second new material = %v, want KMSInvalidStateException", err)
+	}
+	good(put(east, second, ""))
+	must[kms.RotateKeyOnDemandOutput](b, c, "RotateKeyOnDemand", rotate)
+	both("NON_CURRENT IMPORTED, CURRENT IMPORTED", "NON_CURRENT IMPORTED, CURRENT IMPORTED")
+	after := must[kms.EncryptOutput](b, c, "Encrypt", &kms.EncryptInput{KeyId: k.KeyId, Plaintext: []byte("y")}).CiphertextBlob
+	for _, bl := range [][]byte{blob, after} {
+		must[kms.DecryptOutput](b, c, "Decrypt", &kms.DecryptInput{CiphertextBlob: bl})
+		must[kms.DecryptOutput](b, east, "Decrypt", &kms.DecryptInput{CiphertextBlob: bl})
 	}
 }

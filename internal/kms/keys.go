@@ -40,8 +40,8 @@ func wantedKey(in *kms.CreateKeyInput) (wanted, error) {
 		return w, errUnsupported("The key spec %s is not supported in this Region.", w.spec)
 	}
 	if w.usage == "" {
-		if len(sp.usages) > 1 || w.spec != specSymmetric {
-			return w, errValidation("You must specify a KeyUsage value for a key with KeySpec %s.", w.spec)
+		if w.spec != specSymmetric {
+			return w, errValidation("You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
 		}
 		w.usage = usageEncrypt
 	}
@@ -357,6 +357,9 @@ func (s *Service) reapKey(tx *store.Tx, k *Key) error {
 	for i := range k.Materials {
 		if m := &k.Materials[i]; len(m.Wrapped) > 0 && m.expired(now) {
 			m.Wrapped, changed = nil, true
+			if m.pending() {
+				continue
+			}
 			if k.State == stateEnabled || k.State == stateDisabled {
 				k.State = statePendingImport
 			}

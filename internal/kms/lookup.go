@@ -76,7 +76,7 @@ func parseRef(c *api.Call, s string, how accepts) (reference, error) {
 		r := reference{account: c.Account, region: c.Region, id: s}
 		if r.alias() {
 			if how != byAny && !serviceAlias(s) {
-				return r, errNotFound("Invalid keyId '%s': this operation takes a key ID or key ARN, not an alias", s)
+				return r, errNotFound("Invalid keyId '%s'", s)
 			}
 			return r, nil
 		}

@@ -159,6 +159,9 @@ func (s *Service) replicateKey(ctx context.Context, tx *store.Tx, c *api.Call, i
 	if err := s.put(tx, &r); err != nil {
 		return nil, err
 	}
+	if err := s.settlePending(tx, k); err != nil {
+		return nil, err
+	}
 	note(c, r.arn())
 	text, err := s.shownPolicy(tx, &r)
 	if err != nil {
@@ -255,5 +258,8 @@ func (s *Service) replicaGone(tx *store.Tx, r *Key) error {
 	if k.State == statePendingReplicaDeletion && len(k.Replicas) == 0 {
 		k.State, k.Deletion = statePendingDeletion, s.now().AddDate(0, 0, int(k.PendingWindow))
 	}
-	return s.put(tx, k)
+	if err := s.put(tx, k); err != nil {
+		return err
+	}
+	return s.settlePending(tx, k)
 }

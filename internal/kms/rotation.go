@@ -104,9 +104,10 @@ func (s *Service) getKeyRotationStatus(ctx context.Context, tx *store.Tx, c *api
 	if err := readingRotation.check(f.Key, c.Time); err != nil {
 		return nil, err
 	}
-	if f.Spec != specSymmetric {
-		return nil, errUnsupported("%s is a %s key: only symmetric encryption keys rotate.", f.arn(), f.Spec)
+	if f.Origin == originHSM || f.Origin == originXKS {
+		return nil, f.canRotate(false)
 	}
+	// Of keys that do not rotate (asymmetric, HMAC, imported) it is always false.
 	out := &kms.GetKeyRotationStatusOutput{KeyId: ptr(f.arn())}
 	// The status is false while the key is pending deletion.
 	if f.Rotation.Enabled && f.State != statePendingDeletion && f.State != statePendingReplicaDeletion {
@@ -150,18 +151,25 @@ func (k *Key) advance(now time.Time, by string) {
 // rotateKeyOnDemand is RotateKeyOnDemand. A key with imported material rotates to
 // the material that was imported as NEW_KEY_MATERIAL.
 func (s *Service) rotateKeyOnDemand(ctx context.Context, tx *store.Tx, c *api.Call, in *kms.RotateKeyOnDemandInput) (*kms.RotateKeyOnDemandOutput, error) {
+	f, err := s.find(ctx, tx, c, in.KeyId, byKey)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.canRotate(true); err != nil {
+		return nil, err
+	}
+	if err := f.onPrimary(); err != nil {
+		return nil, err
+	}
+	if f.Origin == originExternal && len(f.Materials) == 0 {
+		return nil, errNothingPending(f.Key)
+	}
 	k, err := s.edit(ctx, tx, c, in.KeyId, rotating)
 	if err != nil {
 		return nil, err
 	}
-	if err := k.canRotate(true); err != nil {
-		return nil, err
-	}
-	if err := k.onPrimary(); err != nil {
-		return nil, err
-	}
 	if k.Rotation.OnDemand >= s.cfg.Quotas.OnDemandRotations {
-		return nil, errLimit("%s has been rotated on demand %d times, the most a key can be.", k.arn(), k.Rotation.OnDemand)
+		return nil, errLimit("The on-demand rotations limit has been reached for the given keyId. No more on-demand rotations can be performed for this key: %s", k.arn())
 	}
 	by := string(types.RotationTypeOnDemand)
 	out := &kms.RotateKeyOnDemandOutput{KeyId: ptr(k.arn())}

@@ -62,7 +62,7 @@ type Material struct {
 	// yet imported.
 	Wrapped []byte `json:",omitempty"`
 	Created time.Time
-	// Status is a KeyMaterialState: CURRENT, NON_CURRENT, PENDING_ROTATION.
+	// Status is a KeyMaterialState.
 	Status string
 	// Rotated is when it became current by rotation, zero for the first.
 	Rotated     time.Time `json:",omitzero"`
@@ -172,6 +172,11 @@ func (k *Key) material(id string) *Material {
 // expired tells whether imported material has passed its ValidTo.
 func (m *Material) expired(now time.Time) bool { return !m.ValidTo.IsZero() && !now.Before(m.ValidTo) }
 
+// pending tells imported material that waits for rotation.
+func (m *Material) pending() bool {
+	return m.Status == statusPendingRotation || m.Status == statusPendingReplicas
+}
+
 // stateAt is the key's state at a moment: imported material that has expired
 // makes a key PendingImport before the reaper has come round.
 func (k *Key) stateAt(now time.Time) string {
@@ -180,7 +185,7 @@ func (k *Key) stateAt(now time.Time) string {
 	}
 	for i := range k.Materials {
 		m := &k.Materials[i]
-		if m.Status == statusPendingRotation {
+		if m.pending() {
 			continue
 		}
 		// AWS: a key is usable only while every material it ever used is present.
@@ -207,6 +212,8 @@ const (
 	statusCurrent         = "CURRENT"
 	statusNonCurrent      = "NON_CURRENT"
 	statusPendingRotation = "PENDING_ROTATION"
+	// Imported into the primary of a multi-Region key and not yet into all replicas.
+	statusPendingReplicas = "PENDING_MULTI_REGION_IMPORT_AND_ROTATION"
 
 	originKMS      = "AWS_KMS"
 	originExternal = "EXTERNAL"
