@@ -29,6 +29,7 @@ import (
 	"github.com/sealdesk/sealdesk/internal/ids"
 	"github.com/sealdesk/sealdesk/internal/kms"
 	"github.com/sealdesk/sealdesk/internal/kms/keyring"
+	"github.com/sealdesk/sealdesk/internal/rbin"
 	"github.com/sealdesk/sealdesk/internal/store"
 	"github.com/sealdesk/sealdesk/internal/sts"
 	"github.com/sealdesk/sealdesk/internal/workspaces"
@@ -131,8 +132,9 @@ func (a *App) services(ctx context.Context, root keyring.Root) error {
 	if err != nil {
 		return err
 	}
+	bin := rbin.New(a.store)
 	volumes, err := ec2.New(ec2.Config{Store: a.store, Clock: cfg.Clock, Root: root, Caller: a.gateway, Logger: cfg.Logger, Plane: &ec2.VolumedPlane{Client: volumed.client},
-		VolumeDir: filepath.Join(cfg.DataDir, "volumes"), SocketDir: cfg.socketDir(), Host: node})
+		VolumeDir: filepath.Join(cfg.DataDir, "volumes"), SocketDir: cfg.socketDir(), Host: node, Retention: bin.SnapshotDays})
 	if err != nil {
 		return err
 	}
@@ -148,7 +150,7 @@ func (a *App) services(ctx context.Context, root keyring.Root) error {
 		Caller: a.gateway, Directories: directories, Desktops: desktops})
 	who.revoked = a.console.Revoked
 	for _, ops := range [][]api.Operation{a.iam.Operations(), tokens.Operations(), keys.Operations(), directories.Operations(), trails.Operations(),
-		volumes.Operations(), ebs.New(volumes).Operations(), desktops.Operations()} {
+		volumes.Operations(), ebs.New(volumes).Operations(), bin.Operations(), desktops.Operations()} {
 		a.gateway.Register(ops)
 	}
 	if err := a.store.Start(ctx); err != nil {

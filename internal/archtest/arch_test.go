@@ -47,7 +47,7 @@ var layers = [][]string{
 	{"cmd", "interop", "bench"},
 	{"internal/app", "internal/archtest"},
 	{"internal/gateway", "internal/console"},
-	{"internal/kms", "internal/iam", "internal/sts", "internal/cloudtrail", "internal/ec2", "internal/ebs", "internal/workspaces", "internal/directory"},
+	{"internal/kms", "internal/iam", "internal/sts", "internal/cloudtrail", "internal/ec2", "internal/ebs", "internal/rbin", "internal/workspaces", "internal/directory"},
 	{"internal/block", "internal/compute", "internal/kms/keyring"},
 	{"internal/api"},
 	{"internal/audit", "internal/wire"},

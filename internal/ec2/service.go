@@ -39,6 +39,9 @@ type Config struct {
 	// StrictAWS has CreateVolume answer as AWS does when the key is refused: with a
 	// volume in state creating, which then does not exist.
 	StrictAWS bool
+	// Retention says for how many days a snapshot with these tags that is deleted now stays in
+	// the recycle bin, 0 for not at all. nil: there is no bin.
+	Retention func(tx *store.Tx, account, region string, tags map[string]string) int
 	// Poll is how often the data plane is compared with what should be attached. Default 1 s.
 	Poll time.Duration
 	// RetryAtMost bounds the pause between attempts to attach again a volume whose
@@ -129,7 +132,7 @@ func New(cfg Config) (*Service, error) {
 func (s *Service) Operations() []api.Operation {
 	var ops []api.Operation
 	for _, part := range [][]api.Operation{s.volumeOperations(), s.describeOperations(), s.modifyOperations(), s.workspaceOperations(),
-		s.tagOperations(), s.defaultsOperations(), s.snapshotOperations(), s.lockOperations(), s.placeOperations(), s.hostOperations()} {
+		s.tagOperations(), s.defaultsOperations(), s.snapshotOperations(), s.lockOperations(), s.recycleOperations(), s.placeOperations(), s.hostOperations()} {
 		ops = append(ops, part...)
 	}
 	return ops

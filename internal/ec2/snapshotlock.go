@@ -182,7 +182,7 @@ func (s *Service) describeLockedSnapshots(_ context.Context, tx *store.Tx, c *ap
 	}
 	list := []types.LockedSnapshotsInfo{}
 	s.snapshots.Scan(tx, key(c.Account, c.Region, ""), "", func(_ string, n *snapshot) bool {
-		if n.Lock == nil || n.Draft || n.Deleting || len(in.SnapshotIds) > 0 && !slices.Contains(in.SnapshotIds, n.ID) {
+		if n.Lock == nil || n.hidden() || len(in.SnapshotIds) > 0 && !slices.Contains(in.SnapshotIds, n.ID) {
 			return true
 		}
 		if i := lockInfo(n, c.Time); match(&i) {

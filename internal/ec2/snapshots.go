@@ -93,11 +93,15 @@ func (s *Service) findSnapshot(tx *store.Tx, c *api.Call, id string) (*snapshot,
 		return nil, err
 	}
 	n := s.snapshots.Get(tx, key(c.Account, c.Region, id))
-	if n == nil || n.Draft || n.Deleting {
+	if n == nil || n.hidden() {
 		return nil, noSnapshot(id)
 	}
 	return n, nil
 }
+
+// hidden tells of a snapshot that does not exist for callers: not answered for yet,
+// deleted, or in the recycle bin.
+func (n *snapshot) hidden() bool { return n.Draft || n.Deleting || n.Bin != nil }
 
 // ownSnapshot is findSnapshot for what changes or uses one: those that WorkSpaces
 // takes are WorkSpaces' own.
@@ -113,7 +117,7 @@ func (s *Service) ownSnapshot(tx *store.Tx, c *api.Call, id string) (*snapshot, 
 func (s *Service) visible(tx *store.Tx, account, region, id string) *snapshot {
 	for _, k := range s.snapshotByID.Keys(id, "", 0) {
 		n := s.snapshots.Get(tx, k)
-		if n != nil && !n.Draft && !n.Deleting && n.Region == region && s.mayRestore(tx, n, account) {
+		if n != nil && !n.hidden() && n.Region == region && s.mayRestore(tx, n, account) {
 			return n
 		}
 	}
@@ -333,6 +337,7 @@ func (s *Service) undoSnapshot(ctx context.Context, n *snapshot) error {
 
 // reconcileSnapshots undoes what a dead process began and completes deletions.
 func (s *Service) reconcileSnapshots(ctx context.Context) {
+	s.emptyBin(ctx)
 	var todo []*snapshot
 	s.snapshots.Scan(s.cfg.Store.Snapshot(), "", "", func(_ string, n *snapshot) bool {
 		if n.Host == s.cfg.Host && (n.Deleting || n.Draft && n.Owner != s.instance) {
@@ -517,13 +522,17 @@ func (s *Service) deleteSnapshot(ctx context.Context, c *api.Call, in *ec2.Delet
 		if n.Lock.holds(c.Time) {
 			return fail("OperationNotPermitted", "Snapshot %s is locked in %s mode until %s and cannot be deleted before.", n.ID, n.Lock.Mode, timeText(&n.Lock.Expires))
 		}
-		e := s.snapshots.Edit(tx, n.key())
-		e.Deleting, e.Key.Wrapped = true, nil
-		n = e
-		return s.snapshots.Put(tx, n.key(), e)
+		n = s.snapshots.Edit(tx, n.key())
+		if !s.recycle(tx, c, n) {
+			n.Deleting, n.Key.Wrapped = true, nil
+		}
+		return s.snapshots.Put(tx, n.key(), n)
 	})
 	if err != nil {
 		return nil, err
+	}
+	if n.Bin != nil {
+		return &ec2.DeleteSnapshotOutput{}, nil
 	}
 	end, cancel := finishing(ctx)
 	defer cancel()
@@ -610,7 +619,7 @@ func (s *Service) describeSnapshots(_ context.Context, tx *store.Tx, c *api.Call
 		}
 	} else {
 		s.snapshots.Scan(tx, "", "", func(_ string, n *snapshot) bool {
-			if n.Region == c.Region && !n.Draft && !n.Deleting && s.mayRestore(tx, n, c.Account) {
+			if n.Region == c.Region && !n.hidden() && s.mayRestore(tx, n, c.Account) {
 				add(n)
 			}
 			return true

@@ -163,6 +163,7 @@ type snapshot struct {
 	// DefaultKey tells that the key is the AWS managed alias/aws/ebs, which cannot be shared.
 	DefaultKey bool          `json:",omitempty"`
 	Lock       *snapshotLock `json:",omitempty"`
+	Bin        *recycled     `json:",omitempty"` // not nil: in the recycle bin
 	// Desktop is set for snapshots that WorkSpaces takes of its volumes.
 	Desktop *desktop `json:",omitempty"`
 }

@@ -21,13 +21,14 @@ func (sh *shape) matches(s string) bool {
 
 var (
 	reUnicode = regexp.MustCompile(`\\u([0-9A-Fa-f]{4})`)
+	reNested  = regexp.MustCompile(`(\{\d+\})\{0,\d*\}`) // rbin: a repetition of a repetition, meant as a length
 	reRepeat  = regexp.MustCompile(`\{(\d+)(,?)(\d*)\}`)
 )
 
 // compilePattern turns an expression of a model, which is Java's, into a
 // predicate: \uXXXX escapes become \x{XXXX}, a surrogate range becomes the supplementary
 // planes, Java's own classes become RE2's, and repetition above RE2's limit of 1000 is left open
-// (the length constraint of the shape bounds it). Patterns that look ahead,
+// (the length constraint of the shape bounds it), as is the repetition of a repetition. Patterns that look ahead,
 // which RE2 cannot, are taken apart in lookahead.
 func compilePattern(p string) (func(string) bool, error) {
 	if m, ok := lookahead[p]; ok {
@@ -58,6 +59,7 @@ func compile(p string) (*regexp.Regexp, error) {
 		}
 		return "{" + strconv.Itoa(min(lo, 1000)) + ",}"
 	})
+	p = reNested.ReplaceAllString(p, `$1`)
 	for _, surrogates := range []string{`\uD800\uDC00-\uDBFF\uDFFF`, `\ud800\udc00-\udbff\udfff`} {
 		p = strings.ReplaceAll(p, surrogates, `\x{10000}-\x{10FFFF}`)
 	}

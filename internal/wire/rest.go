@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -58,6 +59,14 @@ func (o *OperationModel) decodeREST(r *http.Request, body []byte, sp *structPlan
 		case 'u':
 			text, ok = labels[f.locName]
 		case 'q':
+			if list := query[f.locName]; len(list) > 0 && f.v.kind == kindList {
+				if slices.ContainsFunc(list, func(v string) bool { return !utf8.ValidString(v) }) {
+					return within(serialization("the value is not valid UTF-8"), f.name)
+				}
+				// Lists in a query string are lists of strings (restJson1, httpQuery).
+				*(*[]string)(f.at(p)) = list
+				continue
+			}
 			if ok = query.Has(f.locName); ok {
 				text = query.Get(f.locName)
 			}

@@ -48,6 +48,7 @@ var services = []*Service{
 	{Name: "workspaces", SigningName: "workspaces", Protocol: JSON, TargetPrefix: "WorkspacesService", APIVersion: "2015-04-08", EventSource: "workspaces.amazonaws.com"},
 	{Name: "ds", SigningName: "ds", Protocol: JSON, TargetPrefix: "DirectoryService_20150416", APIVersion: "2015-04-16", EventSource: "ds.amazonaws.com"},
 	{Name: "ds-data", SigningName: "ds-data", Protocol: RESTJSON, APIVersion: "2023-05-31", EventSource: "ds-data.amazonaws.com"},
+	{Name: "rbin", SigningName: "rbin", Protocol: RESTJSON, APIVersion: "2021-06-15", EventSource: "rbin.amazonaws.com"},
 	{Name: "sealdesk", SigningName: "sealdesk", Protocol: JSON, TargetPrefix: "Sealdesk_20261101", APIVersion: "2026-11-01", EventSource: "sealdesk.amazonaws.com"}, // ours
 }
 

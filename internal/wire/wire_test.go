@@ -56,7 +56,7 @@ func decodeInto(t testing.TB, op *OperationModel, body string, in any) ([]string
 }
 
 func TestTables(t *testing.T) {
-	want := map[string]int{"kms": 56, "iam": 180, "sts": 11, "ec2": 811, "ebs": 6, "cloudtrail": 60, "workspaces": 91, "ds": 80, "ds-data": 17}
+	want := map[string]int{"kms": 56, "iam": 180, "sts": 11, "ec2": 811, "ebs": 6, "cloudtrail": 60, "workspaces": 91, "ds": 80, "ds-data": 17, "rbin": 10}
 	for _, s := range Services() {
 		if n := len(s.Operations()); n != want[s.Name] && want[s.Name] != 0 {
 			t.Errorf("%s has %d operations, want %d", s.Name, n, want[s.Name])

@@ -102,6 +102,7 @@ var sources = []source{
 	{"workspaces", "workspaces/2015-04-08", "workspaces/2015-04-08", "workspaces"},
 	{"ds", "ds/2015-04-16", "ds/2015-04-16", "directoryservice"},
 	{"ds-data", "", "ds-data/2023-05-31", ""},
+	{"rbin", "rbin/2021-06-15", "rbin/2021-06-15", "rbin"},
 }
 
 func main() {
