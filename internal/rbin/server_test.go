@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,19 +28,19 @@ var ctx = context.Background()
 // later is the machine's clock, put forward.
 type later struct {
 	clock.Clock
-	by *time.Duration
+	by *atomic.Int64
 }
 
-func (l later) Now() time.Time { return l.Clock.Now().Add(*l.by) }
+func (l later) Now() time.Time { return l.Clock.Now().Add(time.Duration(l.by.Load())) }
 
 // signer signs with the time of that clock.
 type signer struct {
 	*v4.Signer
-	by *time.Duration
+	by *atomic.Int64
 }
 
 func (s signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, hash, service, region string, at time.Time, opts ...func(*v4.SignerOptions)) error {
-	return s.Signer.SignHTTP(ctx, c, r, hash, service, region, at.Add(*s.by), opts...)
+	return s.Signer.SignHTTP(ctx, c, r, hash, service, region, at.Add(time.Duration(s.by.Load())), opts...)
 }
 
 func code(err error) string {
@@ -53,7 +54,7 @@ func code(err error) string {
 // TestBin: a deleted snapshot that a rule matches is kept with its key, can be
 // restored and used, and goes for good when its time is over.
 func TestBin(t *testing.T) {
-	var by time.Duration
+	var by atomic.Int64
 	s := apptest.New(t, func(c *app.Config) { c.Clock = later{clock.System, &by} })
 	bin := rbin.NewFromConfig(s.Config(), func(o *rbin.Options) { o.HTTPSignerV4 = signer{v4.NewSigner(), &by} })
 	disks := ec2.NewFromConfig(s.Config(), func(o *ec2.Options) { o.HTTPSignerV4 = signer{v4.NewSigner(), &by} })
@@ -141,7 +142,7 @@ func TestBin(t *testing.T) {
 	if ids := binned(); len(ids) != 1 {
 		t.Errorf("in the bin: %v, want %s", ids, *kept)
 	}
-	by += 7*24*time.Hour + time.Second
+	by.Add(int64(7*24*time.Hour + time.Second))
 	for deadline := time.Now().Add(10 * time.Second); len(binned()) > 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the snapshot is still in the bin after its time")
@@ -152,7 +153,7 @@ func TestBin(t *testing.T) {
 // TestRuleLock: a locked rule can be neither changed nor deleted, and after it was
 // unlocked only when the delay is over.
 func TestRuleLock(t *testing.T) {
-	var by time.Duration
+	var by atomic.Int64
 	s := apptest.New(t, func(c *app.Config) { c.Clock = later{clock.System, &by} })
 	bin := rbin.NewFromConfig(s.Config(), func(o *rbin.Options) { o.HTTPSignerV4 = signer{v4.NewSigner(), &by} })
 	lock := &types.LockConfiguration{UnlockDelay: &types.UnlockDelay{UnlockDelayUnit: types.UnlockDelayUnitDays, UnlockDelayValue: aws.Int32(7)}}
@@ -183,6 +184,6 @@ func TestRuleLock(t *testing.T) {
 	if err != nil || len(list.Rules) != 1 {
 		t.Errorf("ListRules = %+v, %v, want one", list, err)
 	}
-	by += 7*24*time.Hour + time.Minute
+	by.Add(int64(7*24*time.Hour + time.Minute))
 	remove("")
 }
