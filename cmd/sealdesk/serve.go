@@ -91,6 +91,7 @@ SEALDESK_ROOT_SECRET_ACCESS_KEY give the account and its root credentials.`,
 	f.StringVar(&cfg.Image, "image", "", "raw desktop image (default: the newest in DATA-DIR/images)")
 	f.BoolVar(&relaxed, "audit-written", false, "answer calls that change nothing once their record is written, not fsynced (survives a crash of the process, not a power cut)")
 	f.StringVar(&profile, "cpu-profile", "", "write a CPU profile (pprof) to this file until the server stops")
+	f.BoolVar(&cfg.StrictAWS, "strict-aws", false, "when a volume's key is refused let the volume vanish, as AWS does, instead of refusing the call with the reason")
 	f.BoolVar(&debug, "debug", false, "log more")
 	return c
 }

@@ -134,7 +134,7 @@ func (a *App) services(ctx context.Context, root keyring.Root) error {
 	}
 	bin := rbin.New(a.store)
 	volumes, err := ec2.New(ec2.Config{Store: a.store, Clock: cfg.Clock, Root: root, Caller: a.gateway, Logger: cfg.Logger, Plane: &ec2.VolumedPlane{Client: volumed.client},
-		VolumeDir: filepath.Join(cfg.DataDir, "volumes"), SocketDir: cfg.socketDir(), Host: node, Retention: bin.SnapshotDays})
+		VolumeDir: filepath.Join(cfg.DataDir, "volumes"), SocketDir: cfg.socketDir(), Host: node, Retention: bin.SnapshotDays, StrictAWS: cfg.StrictAWS})
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,9 @@ type Config struct {
 	// Image is the bundle's desktop image, a raw disk. Empty: the newest in
 	// DataDir/images. Without one, launching a WorkSpace fails and says so.
 	Image string
+	// StrictAWS has CreateVolume answer as AWS does when the key is refused: with a volume
+	// that then does not exist, in place of an error.
+	StrictAWS bool
 	// SnapshotEvery is the time between snapshots of a running desktop's volumes; 0: 12 hours.
 	SnapshotEvery time.Duration
 	// Compute runs the desktops; nil: QEMU.
