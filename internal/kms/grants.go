@@ -85,6 +85,19 @@ func (s *Service) parent(tx *store.Tx, c *api.Call, k *Key, child *Grant) (*Gran
 	return s.findGrant(tx, c, k, "CreateGrant", pairs, false, func(g *Grant) bool { return g.narrows(child) })
 }
 
+// constraint are the keys of CreateGrant and RetireGrant that say how the grant is limited.
+func (k conditions) constraint(g *Grant) {
+	pairs, exact := g.constraint()
+	if len(pairs) == 0 {
+		return
+	}
+	k.text("kms:GrantConstraintType", "EncryptionContextSubset")
+	if exact {
+		k.text("kms:GrantConstraintType", "EncryptionContextEquals")
+	}
+	k.context(pairs)
+}
+
 func (s *Service) onCreateGrant(ctx context.Context, tx *store.Tx, c *api.Call, in *kms.CreateGrantInput) ([]api.Target, error) {
 	f, err := s.find(ctx, tx, c, in.KeyId, byForeignKey)
 	if err != nil {
@@ -102,14 +115,7 @@ func (s *Service) onCreateGrant(ctx context.Context, tx *store.Tx, c *api.Call, 
 	k.text("kms:RetiringPrincipal", str(in.RetiringPrincipal))
 	k.text("kms:RetiringServicePrincipal", str(in.RetiringServicePrincipal))
 	k.text("kms:GrantConstraintSourceArn", g.SourceARN)
-	pairs, exact := g.constraint()
-	if len(pairs) > 0 {
-		k.text("kms:GrantConstraintType", "EncryptionContextSubset")
-		if exact {
-			k.text("kms:GrantConstraintType", "EncryptionContextEquals")
-		}
-		k.context(pairs)
-	}
+	k.constraint(g)
 	t, err := s.ask(c, f, "CreateGrant", k, func() (policy.Grant, string) {
 		if p, how := s.parent(tx, c, f.Key, g); p != nil {
 			return how, "grant " + p.ID
@@ -407,7 +413,9 @@ func (s *Service) onRetireGrant(ctx context.Context, tx *store.Tx, c *api.Call, 
 		}
 		c.Record.AdditionalEventData["grantId"] = g.ID
 	}
-	t := api.Target{Action: "kms:RetireGrant", ARN: k.arn(), Account: k.Account, Keys: s.about(found{Key: k}, c), PolicyID: "the retiring rules of grant " + g.ID,
+	keys := s.about(found{Key: k}, c)
+	keys.constraint(g)
+	t := api.Target{Action: "kms:RetireGrant", ARN: k.arn(), Account: k.Account, Keys: keys, PolicyID: "the retiring rules of grant " + g.ID,
 		Granted: func() (policy.Grant, string) {
 			who := grantees(&c.Principal)
 			if slices.Contains(who, g.Retiring) {

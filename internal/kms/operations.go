@@ -79,7 +79,9 @@ func (s *Service) Operations() []api.Operation {
 		}), api.Refuses("Recipient"), api.Sensitive("SharedSecret", "GrantTokens")),
 		api.NewView("kms", "DescribeCustomKeyStores", s.describeCustomKeyStores, onAll[kms.DescribeCustomKeyStoresInput]("DescribeCustomKeyStores")),
 		api.NewView("kms", "DescribeKey", s.describeKey, onUse(s, "DescribeKey", func(in *kms.DescribeKeyInput) *string { return in.KeyId }, nil, nil), api.Sensitive("GrantTokens")),
-		api.NewUpdate("kms", "DisableKey", s.disableKey, onKey(s, "DisableKey", byKey, func(in *kms.DisableKeyInput) *string { return in.KeyId }, nil), audited[kms.DisableKeyInput, kms.DisableKeyOutput]()),
+		api.NewUpdate("kms", "DisableKey", s.disableKey, onKey(s, "DisableKey", byKey, func(in *kms.DisableKeyInput) *string { return in.KeyId }, func(_ *kms.DisableKeyInput, f found, k conditions) {
+			k.text("kms:TrailingDaysWithoutKeyUsage", s.unusedDays(f.Key, s.now()))
+		}), audited[kms.DisableKeyInput, kms.DisableKeyOutput]()),
 		api.NewUpdate("kms", "DisableKeyRotation", s.disableKeyRotation, onKey(s, "DisableKeyRotation", byKey, func(in *kms.DisableKeyRotationInput) *string { return in.KeyId }, nil), audited[kms.DisableKeyRotationInput, kms.DisableKeyRotationOutput]()),
 		api.NewUpdate("kms", "DisconnectCustomKeyStore", s.disconnectCustomKeyStore, onAll[kms.DisconnectCustomKeyStoreInput]("DisconnectCustomKeyStore")),
 		api.NewUpdate("kms", "EnableKey", s.enableKey, onKey(s, "EnableKey", byKey, func(in *kms.EnableKeyInput) *string { return in.KeyId }, nil), audited[kms.EnableKeyInput, kms.EnableKeyOutput]()),
@@ -141,6 +143,7 @@ func (s *Service) Operations() []api.Operation {
 		api.NewUpdate("kms", "RotateKeyOnDemand", s.rotateKeyOnDemand, onKey(s, "RotateKeyOnDemand", byKey, func(in *kms.RotateKeyOnDemandInput) *string { return in.KeyId }, nil), audited[kms.RotateKeyOnDemandInput, kms.RotateKeyOnDemandOutput]()),
 		api.NewUpdate("kms", "ScheduleKeyDeletion", s.scheduleKeyDeletion, onKey(s, "ScheduleKeyDeletion", byKey, func(in *kms.ScheduleKeyDeletionInput) *string { return in.KeyId }, func(in *kms.ScheduleKeyDeletionInput, f found, k conditions) {
 			k.text("kms:ScheduleKeyDeletionPendingWindowInDays", itoa(int(window(in))))
+			k.text("kms:TrailingDaysWithoutKeyUsage", s.unusedDays(f.Key, s.now()))
 		}), audited[kms.ScheduleKeyDeletionInput, kms.ScheduleKeyDeletionOutput]()),
 		api.NewView("kms", "Sign", s.sign, onUse(s, "Sign", func(in *kms.SignInput) *string { return in.KeyId }, nil, func(in *kms.SignInput, f found, k conditions) {
 			k.text("kms:SigningAlgorithm", string(in.SigningAlgorithm))

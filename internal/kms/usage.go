@@ -95,6 +95,27 @@ func (s *Service) saveUsage(ctx context.Context) {
 	}
 }
 
+// lastUse is the last use of the key that is known here, nil for none.
+func (s *Service) lastUse(tx *store.Tx, k *Key) *usage {
+	u := s.usages.Get(tx, k.path())
+	if v, ok := s.used.m.Load(k.path()); ok {
+		if l := v.(*lastUse).last.Load(); l != nil && (u == nil || l.Time.After(u.Time)) {
+			u = l
+		}
+	}
+	return u
+}
+
+// unusedDays is kms:TrailingDaysWithoutKeyUsage: whole days since the last use,
+// or since the key was made.
+func (s *Service) unusedDays(k *Key, now time.Time) string {
+	since := k.Created
+	if u := s.lastUse(s.store.Snapshot(), k); u != nil {
+		since = u.Time
+	}
+	return itoa(max(0, int(now.Sub(since)/(24*time.Hour))))
+}
+
 // getKeyLastUsage is GetKeyLastUsage.
 func (s *Service) getKeyLastUsage(ctx context.Context, tx *store.Tx, c *api.Call, in *kms.GetKeyLastUsageInput) (*kms.GetKeyLastUsageOutput, error) {
 	f, err := s.find(ctx, tx, c, in.KeyId, byKey)
@@ -102,13 +123,7 @@ func (s *Service) getKeyLastUsage(ctx context.Context, tx *store.Tx, c *api.Call
 		return nil, err
 	}
 	out := &kms.GetKeyLastUsageOutput{KeyId: ptr(f.arn()), KeyCreationDate: ptr(f.Created), TrackingStartDate: ptr(f.Created)}
-	u := s.usages.Get(tx, f.path())
-	if v, ok := s.used.m.Load(f.path()); ok {
-		if l := v.(*lastUse).last.Load(); l != nil && (u == nil || l.Time.After(u.Time)) {
-			u = l
-		}
-	}
-	if u != nil {
+	if u := s.lastUse(tx, f.Key); u != nil {
 		out.KeyLastUsage = &types.KeyLastUsageData{Operation: types.KeyLastUsageTrackingOperation(u.Operation), Timestamp: ptr(u.Time), KmsRequestId: ptr(u.RequestID)}
 		if u.EventID != "" {
 			out.KeyLastUsage.CloudTrailEventId = ptr(u.EventID)
