@@ -14,27 +14,10 @@ import { lazy, Suspense, useCallback, useEffect, useState, useSyncExternalStore 
 import { Navigate, Route, Routes, useLocation, useNavigate } from 'react-router';
 import { switchRole } from './lib/clients';
 import { type Language, t } from './lib/i18n';
+import { REGIONS } from './lib/regions';
 import * as session from './lib/session';
 import { isDark, setDark } from './lib/theme';
 import { ErrorBox, type Note, NoteContext, RegionContext, useAction, useFollow } from './lib/ui';
-
-export const REGIONS: [string, string][] = [
-  ['us-east-1', 'US East (N. Virginia)'],
-  ['us-east-2', 'US East (Ohio)'],
-  ['us-west-1', 'US West (N. California)'],
-  ['us-west-2', 'US West (Oregon)'],
-  ['ap-northeast-1', 'Asia Pacific (Tokyo)'],
-  ['ap-northeast-3', 'Asia Pacific (Osaka)'],
-  ['ap-northeast-2', 'Asia Pacific (Seoul)'],
-  ['ap-southeast-1', 'Asia Pacific (Singapore)'],
-  ['ap-southeast-2', 'Asia Pacific (Sydney)'],
-  ['ap-south-1', 'Asia Pacific (Mumbai)'],
-  ['ca-central-1', 'Canada (Central)'],
-  ['eu-central-1', 'Europe (Frankfurt)'],
-  ['eu-west-1', 'Europe (Ireland)'],
-  ['eu-west-2', 'Europe (London)'],
-  ['sa-east-1', 'South America (São Paulo)'],
-];
 
 const Home = lazy(() => import('./pages/home'));
 const Keys = lazy(() => import('./pages/kms-list'));
@@ -107,6 +90,7 @@ export function Shell({ language, onLanguage }: { language: Language; onLanguage
     }
   };
   const regionName = REGIONS.find(([id]) => id === region)?.[1] ?? region;
+  const place = GLOBAL.test(pathname) ? t('Global') : regionName.replace(/^.*\((.*)\)$/, '$1');
   const who = role ? `${role.name} @ ${role.account}` : identity!.root ? `root @ ${identity!.account}` : `${identity!.userName} @ ${identity!.account}`;
 
   return (
@@ -134,8 +118,8 @@ export function Shell({ language, onLanguage }: { language: Language; onLanguage
             utilities={[
               {
                 type: 'menu-dropdown',
-                text: GLOBAL.test(pathname) ? t('Global') : regionName.replace(/^.*\((.*)\)$/, '$1'),
-                ariaLabel: `${t('Region')}: ${regionName}`,
+                text: place,
+                ariaLabel: `${t('Region')}: ${place}`,
                 title: regionName,
                 items: REGIONS.map(([id, name]) => ({ id, text: `${name}  ${id}`, disabled: GLOBAL.test(pathname) })),
                 onItemClick: (e) => pick(e.detail.id),

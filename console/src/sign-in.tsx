@@ -83,7 +83,7 @@ export function SignIn({ language, onLanguage, notice }: Props) {
               >
                 <SpaceBetween size="m">
                   {ticket ? (
-                    <>
+                    <SpaceBetween size="m">
                       <Box>{t('You must set a password of your own before you go on.')}</Box>
                       <FormField label={t('New password')}>
                         <Input type="password" autoComplete="new-password" value={fresh} onChange={(e) => setFresh(e.detail.value)} autoFocus />
@@ -91,9 +91,9 @@ export function SignIn({ language, onLanguage, notice }: Props) {
                       <FormField label={t('New password again')} errorText={differ ? t('The passwords differ.') : ''}>
                         <Input type="password" autoComplete="new-password" value={again} onChange={(e) => setAgain(e.detail.value)} />
                       </FormField>
-                    </>
+                    </SpaceBetween>
                   ) : (
-                    <>
+                    <SpaceBetween size="m">
                       <SegmentedControl
                         label={t('How to sign in')}
                         selectedId={how}
@@ -107,7 +107,7 @@ export function SignIn({ language, onLanguage, notice }: Props) {
                         ]}
                       />
                       {how === 'user' ? (
-                        <>
+                        <SpaceBetween size="m">
                           <FormField label={t('Account ID or alias')}>
                             <Input name="account" value={account} onChange={(e) => setAccount(e.detail.value)} autoComplete="organization" placeholder="111122223333" />
                           </FormField>
@@ -120,9 +120,9 @@ export function SignIn({ language, onLanguage, notice }: Props) {
                           <FormField label={t('MFA code')} description={t('If you have an MFA device.')}>
                             <Input name="mfa" inputMode="numeric" value={mfa} onChange={(e) => setMfa(e.detail.value)} autoComplete="one-time-code" />
                           </FormField>
-                        </>
+                        </SpaceBetween>
                       ) : (
-                        <>
+                        <SpaceBetween size="m">
                           <Box color="text-body-secondary" fontSize="body-s">
                             {t('For the first administrator, who has no password yet. The secret key signs the request in this browser and is not sent.')}
                           </Box>
@@ -132,9 +132,9 @@ export function SignIn({ language, onLanguage, notice }: Props) {
                           <FormField label={t('Secret access key')}>
                             <Input name="secret" type="password" value={secret} onChange={(e) => setSecret(e.detail.value)} autoComplete={false} />
                           </FormField>
-                        </>
+                        </SpaceBetween>
                       )}
-                    </>
+                    </SpaceBetween>
                   )}
                   <ErrorBox error={a.error} title={t('You are not signed in')} />
                 </SpaceBetween>
@@ -142,7 +142,7 @@ export function SignIn({ language, onLanguage, notice }: Props) {
             </Container>
           </form>
           <Box textAlign="center">
-            <SpaceBetween size="m" direction="horizontal">
+            <SpaceBetween size="m" direction="horizontal" alignItems="center">
               <Link href="/portal/">{t('Go to my desktop instead')}</Link>
               <Link
                 href="#"

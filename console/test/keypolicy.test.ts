@@ -90,7 +90,7 @@ describe('the wizard', () => {
 
 describe('reading a policy', () => {
   it.each([
-    ['{', 'not JSON'],
+    ['{', 'a name in double quotes'],
     ['[]', 'a JSON object'],
     ['{}', 'no "Statement"'],
     ['{"Statement":[{"Effect":"allow","Action":"*"}]}', 'Statement 1: "Effect"'],

@@ -3,6 +3,8 @@
 // their Sids) and "Change a key policy". Statements that are none of these are
 // kept as they are.
 
+import { parseJson } from './json';
+
 export interface Statement {
   Sid?: string;
   Effect: 'Allow' | 'Deny';
@@ -34,12 +36,7 @@ const list = (v: string | string[] | undefined): string[] => (v === undefined ? 
 
 /** Reads a policy; throws with the place of the mistake. */
 export function parsePolicy(text: string): PolicyDocument {
-  let doc: unknown;
-  try {
-    doc = JSON.parse(text);
-  } catch (e) {
-    throw new Error(`This is not JSON: ${(e as Error).message}`);
-  }
+  const doc = parseJson(text);
   if (typeof doc !== 'object' || doc === null || Array.isArray(doc)) throw new Error('A policy is a JSON object with "Version" and "Statement".');
   const d = doc as PolicyDocument & { Statement?: unknown };
   const st: unknown = d.Statement;

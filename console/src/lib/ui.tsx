@@ -14,7 +14,7 @@ import SpaceBetween from '@cloudscape-design/components/space-between';
 import StatusIndicator, { type StatusIndicatorProps } from '@cloudscape-design/components/status-indicator';
 import Table, { type TableProps } from '@cloudscape-design/components/table';
 import TextFilter from '@cloudscape-design/components/text-filter';
-import { createContext, type ReactNode, useCallback, useContext, useEffect, useRef, useState } from 'react';
+import { Children, createContext, Fragment, isValidElement, type ReactNode, useCallback, useContext, useEffect, useRef, useState } from 'react';
 import { useNavigate } from 'react-router';
 import { t } from './i18n';
 
@@ -136,12 +136,16 @@ export interface ListProps<T> {
   empty: ReactNode;
   actions?: (selected: T[]) => ReactNode;
   selection?: 'single' | 'multi';
+  onSelect?: (selected: T[]) => void;
   placeholder?: string;
   variant?: TableProps.Variant;
   filter?: boolean;
   text?: (t: T) => string;
   filters?: ReactNode;
 }
+
+// SpaceBetween spaces its own children only, not those of a fragment.
+const flat = (n: ReactNode): ReactNode => (isValidElement<{ children?: ReactNode }>(n) && n.type === Fragment ? Children.toArray(n.props.children) : n);
 
 /** A list of resources, as in every console: filter, pages, selection, actions. */
 export function List<T>(p: ListProps<T>) {
@@ -162,6 +166,10 @@ export function List<T>(p: ListProps<T>) {
       <ErrorBox error={p.load.error} title={`${p.title}: ${t('not loaded')}`} />
       <Table
         {...c.collectionProps}
+        onSelectionChange={(e) => {
+          c.collectionProps.onSelectionChange?.(e);
+          p.onSelect?.(e.detail.selectedItems);
+        }}
         items={c.items}
         columnDefinitions={p.columns}
         loading={p.load.loading && !p.load.data}
@@ -183,7 +191,7 @@ export function List<T>(p: ListProps<T>) {
             actions={
               <SpaceBetween direction="horizontal" size="xs">
                 <Button iconName="refresh" ariaLabel={`${t('Refresh')} ${p.title}`} onClick={() => p.load.reload()} />
-                {p.actions?.(selected)}
+                {flat(p.actions?.(selected))}
               </SpaceBetween>
             }
           >
@@ -243,6 +251,8 @@ export interface ConfirmProps {
   onConfirm: () => Promise<unknown>;
   onClose: (done: boolean) => void;
   disabled?: boolean;
+  /** There is a table in it. */
+  wide?: boolean;
 }
 
 /** Asks before something that cannot be taken back. */
@@ -253,6 +263,7 @@ export function Confirm(p: ConfirmProps) {
   return (
     <Modal
       visible
+      size={p.wide ? 'large' : 'medium'}
       header={p.title}
       closeAriaLabel={t('Close')}
       onDismiss={() => p.onClose(false)}
