@@ -41,7 +41,7 @@ type fixture struct {
 
 // parallel runs f for 0..n-1 on 128 connections.
 func parallel(addr string, u user, n int, f func(c *client, i int) error) error {
-	conns, err := connect(addr, u, min(128, n))
+	conns, err := connect(addr, u, min(128, n), true)
 	if err != nil {
 		return err
 	}

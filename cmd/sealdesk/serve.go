@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/pprof"
 	"time"
 
@@ -72,6 +73,11 @@ SEALDESK_ROOT_SECRET_ACCESS_KEY give the account and its root credentials.`,
 				return err
 			}
 			paceCollector()
+			if os.Getenv("GOMAXPROCS") == "" {
+				// One more than processors: a thread that waits for the disk, as one does all
+				// the time under load, holds a place until the scheduler notices.
+				runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+			}
 			a.Announce(cmd.OutOrStdout())
 			return a.Run(cmd.Context())
 		},

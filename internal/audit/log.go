@@ -165,11 +165,16 @@ type Log struct {
 	prev     Hash
 	done     Head // last record that is durable (in Written mode: written)
 	synced   uint64
+	calls    int       // waiting in Append
+	peers    int       // how many waited lately (group.go)
+	target   int       // calls in cur for which gather waits, 0 when it does not
+	flushed  time.Time // when the writer last had nothing more to do
 	failed   error
 	segs     []*segment // by first; the last is active
 	appended map[string]bool
 
 	wake    chan struct{} // wakes the flusher
+	full    chan struct{} // tells gather that target is reached
 	quit    chan struct{}
 	wg      sync.WaitGroup
 	closing sync.Once
@@ -183,9 +188,10 @@ type Log struct {
 
 // batch is the records of one write.
 type batch struct {
-	done chan struct{} // made by the first who waits
-	err  error
-	over bool
+	done  chan struct{} // made by the first who waits
+	calls int           // of Append that wait for it
+	err   error
+	over  bool
 }
 
 // Open reads the tail of the log in cfg.Dir, or begins a new log, and declares
@@ -207,7 +213,7 @@ func Open(cfg Config) (*Log, error) {
 		lock.Close()
 		return nil, fmt.Errorf("lock the audit log %s: %w (is another sealdesk using it?)", cfg.Dir, err)
 	}
-	l := &Log{cfg: cfg, log: cfg.Logger, lock: lock, cur: &batch{}, wake: make(chan struct{}, 1), quit: make(chan struct{}), appended: map[string]bool{}}
+	l := &Log{cfg: cfg, log: cfg.Logger, lock: lock, cur: &batch{}, wake: make(chan struct{}, 1), full: make(chan struct{}, 1), quit: make(chan struct{}), appended: map[string]bool{}}
 	if err := l.recover(); err != nil {
 		lock.Close()
 		return nil, err
@@ -244,6 +250,9 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 	leaf := Hash(sha256.Sum256(s.record))
 	l.mu.Lock()
 	b, lead, err := l.enqueue(s.record, s.entry, &leaf)
+	if err == nil {
+		lead = l.join(b, lead)
+	}
 	l.mu.Unlock()
 	scratches.Put(s)
 	if err != nil {
@@ -300,6 +309,7 @@ func (l *Log) flusher() {
 	for {
 		select {
 		case <-l.wake:
+			l.gather()
 			l.flush()
 		case <-l.quit:
 			return
@@ -351,12 +361,12 @@ func (l *Log) flush() {
 	l.mu.Lock()
 	more := len(l.buf) > 0
 	l.flushing = more
+	if !more {
+		l.flushed = time.Now()
+	}
 	l.mu.Unlock()
 	if more {
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
+		notify(l.wake)
 	}
 }
 
@@ -366,6 +376,8 @@ func (l *Log) finish(b *batch) {
 		return
 	}
 	b.err, b.over = l.failed, true
+	l.peers = max(l.calls, l.peers-l.peers/8)
+	l.calls -= b.calls
 	if b.done != nil {
 		close(b.done)
 	}

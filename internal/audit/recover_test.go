@@ -18,7 +18,7 @@ func bare(t *testing.T, dir string, open func(string) (file, error)) (*Log, erro
 	t.Helper()
 	cfg := Config{Dir: dir, Logger: slog.New(slog.DiscardHandler), openFile: open}
 	cfg.EnsureDefaults()
-	l := &Log{cfg: cfg, log: cfg.Logger, cur: &batch{}, wake: make(chan struct{}, 1), quit: make(chan struct{}), appended: map[string]bool{}}
+	l := &Log{cfg: cfg, log: cfg.Logger, cur: &batch{}, wake: make(chan struct{}, 1), full: make(chan struct{}, 1), quit: make(chan struct{}), appended: map[string]bool{}}
 	l.lock, _ = os.Open(dir)
 	if err := l.recover(); err != nil {
 		return nil, err
