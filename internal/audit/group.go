@@ -52,8 +52,8 @@ func (l *Log) gather() {
 	default:
 	}
 	l.mu.Lock()
-	if l.peers > few && l.cur.calls < l.peers/2 {
-		l.target = l.peers / 2
+	if l.peers > few && l.cur.calls < l.peers/4 {
+		l.target = l.peers / 4
 	}
 	wait := l.target > 0
 	l.mu.Unlock()
