@@ -81,14 +81,15 @@ func (f *fixture) fill() error {
 	if err := f.users(); err != nil {
 		return err
 	}
-	f.keys = make([]string, f.nkeys)
-	f.sealed = make([][]byte, f.nkeys)
+	n := f.nkeys - 1 // one is for signing
+	f.keys = make([]string, n)
+	f.sealed = make([][]byte, n)
 	keyID := func(reply []byte) (string, error) {
 		var out struct{ KeyMetadata struct{ KeyId string } }
 		err := json.Unmarshal(reply, &out)
 		return out.KeyMetadata.KeyId, err
 	}
-	err := parallel(f.addr, f.admin, f.nkeys, func(c *client, i int) error {
+	err := parallel(f.addr, f.admin, n, func(c *client, i int) error {
 		reply, err := c.call("CreateKey", []byte(`{"Description":"bench"}`))
 		if err == nil {
 			f.keys[i], err = keyID(reply)
@@ -99,7 +100,7 @@ func (f *fixture) fill() error {
 		return err
 	}
 	made := time.Since(from)
-	err = parallel(f.addr, f.admin, f.nkeys, func(c *client, i int) (err error) {
+	err = parallel(f.addr, f.admin, n, func(c *client, i int) (err error) {
 		f.sealed[i], err = f.seal(c, f.keys[i], i)
 		return err
 	})
@@ -127,7 +128,7 @@ func (f *fixture) fill() error {
 	}
 	granted := time.Since(from) - made - sealed
 	// One ciphertext for each grant, of up to a thousand grants spread over all.
-	n := min(f.ngrants, 1000)
+	n = min(f.ngrants, 1000)
 	f.granted = make([][]byte, n)
 	err = parallel(f.addr, f.admin, n, func(c *client, i int) (err error) {
 		f.granted[i], err = f.seal(c, f.keys[0], i*(f.ngrants/n))

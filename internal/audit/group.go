@@ -5,9 +5,9 @@ import "time"
 // Group commit. A sync costs the same for one record as for a hundred: the
 // processor time of the file system's own threads, and waking everybody up. So,
 // while many calls wait at a time, a sync is not begun for the first few records
-// that happen to be there but for half of the calls there usually are: one half
-// is synced while the other half is worked on. A call alone, or among a few, never
-// waits for others; among many it waits gatherTime at most.
+// that happen to be there but for a quarter of the calls there usually are; the
+// others are worked on meanwhile. A call alone, or among a few, never waits for
+// others; among many it waits gatherTime at most.
 
 const (
 	// few calls at a time are synced as they come.
@@ -42,7 +42,7 @@ func (l *Log) join(b *batch, lead bool) bool {
 	return lead
 }
 
-// gather waits until about half of the usual calls are in the batch, gatherTime at most.
+// gather waits until about a quarter of the usual calls are in the batch, gatherTime at most.
 func (l *Log) gather() {
 	if l.cfg.Sync != Fsynced {
 		return

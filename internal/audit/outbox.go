@@ -232,23 +232,24 @@ func (l *Log) drain(ctx context.Context) (int, error) {
 	if len(keys) == 0 {
 		return 0, nil
 	}
+	// Prepared before mu is taken, for which calls wait.
+	entries, leaves := make([][]byte, len(rows)), make([]Hash, len(rows))
+	for i, r := range rows {
+		rec, err := parseIndexed(r.Record)
+		if err != nil {
+			return 0, fmt.Errorf("outbox record %s cannot be read: %w", keys[i], err)
+		}
+		entries[i], leaves[i] = appendEntry(nil, rec), sha256.Sum256(r.Record)
+	}
 	var last *batch
 	var lead bool
-	var entry []byte
 	l.mu.Lock()
 	for i, r := range rows {
 		id := eventOf(keys[i])
 		if l.known[id] || l.appended[keys[i]] {
 			continue
 		}
-		rec, err := parseIndexed(r.Record)
-		if err != nil {
-			l.mu.Unlock()
-			return 0, fmt.Errorf("outbox record %s cannot be read: %w", keys[i], err)
-		}
-		entry = appendEntry(entry[:0], rec)
-		leaf := Hash(sha256.Sum256(r.Record))
-		b, first, err := l.enqueue(r.Record, entry, &leaf)
+		b, first, err := l.enqueue(r.Record, entries[i], &leaves[i])
 		if err != nil {
 			l.mu.Unlock()
 			return 0, err

@@ -16,6 +16,7 @@ import (
 	"reflect"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/smithy-go"
@@ -224,15 +225,23 @@ func fillLists(op *api.Operation, out any) {
 	}
 }
 
+var tokenMember sync.Map // type of input → index of GrantTokens, -1 for none
+
 // grantTokens finds the GrantTokens member (KMS).
 func grantTokens(in any) []string {
 	v := reflect.ValueOf(in).Elem()
-	if f := v.FieldByName("GrantTokens"); f.IsValid() {
-		if t, ok := f.Interface().([]string); ok {
-			return t
+	i, known := tokenMember.Load(v.Type())
+	if !known {
+		i = -1
+		if f, ok := v.Type().FieldByName("GrantTokens"); ok && len(f.Index) == 1 && f.Type == reflect.TypeFor[[]string]() {
+			i = f.Index[0]
 		}
+		tokenMember.Store(v.Type(), i)
 	}
-	return nil
+	if i.(int) < 0 {
+		return nil
+	}
+	return *v.Field(i.(int)).Addr().Interface().(*[]string)
 }
 
 // Actions lists the IAM actions of the table, sorted by no order; docs and the

@@ -132,14 +132,12 @@ func shown(v reflect.Value, sensitive []string) any {
 			return v.Interface().(time.Time).UTC().Format(time.RFC3339)
 		}
 		m := map[string]any{}
-		t := v.Type()
-		for i := range t.NumField() {
-			f := t.Field(i)
-			if !f.IsExported() || f.Anonymous || secretMembers[f.Name] || contains(sensitive, f.Name) {
+		for _, f := range membersOf(v.Type()) {
+			if contains(sensitive, f.name) {
 				continue
 			}
-			if x := shown(v.Field(i), sensitive); x != nil {
-				m[lowerCamel(f.Name)] = x
+			if x := shown(v.Field(f.index), sensitive); x != nil {
+				m[f.shown] = x
 			}
 		}
 		return m
@@ -188,13 +186,30 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-var camel sync.Map // string → string
+// member is a member of a struct that may show in a record.
+type member struct {
+	index       int
+	name, shown string
+}
+
+var members sync.Map // reflect.Type → []member
+
+func membersOf(t reflect.Type) []member {
+	if m, ok := members.Load(t); ok {
+		return m.([]member)
+	}
+	var list []member
+	for i := range t.NumField() {
+		if f := t.Field(i); f.IsExported() && !f.Anonymous && !secretMembers[f.Name] {
+			list = append(list, member{i, f.Name, lowerCamel(f.Name)})
+		}
+	}
+	members.Store(t, list)
+	return list
+}
 
 // lowerCamel turns KeyId into keyId and DNSName into dNSName, as CloudTrail does.
 func lowerCamel(s string) string {
-	if c, ok := camel.Load(s); ok {
-		return c.(string)
-	}
 	var b strings.Builder
 	for i, r := range s {
 		if i == 0 {
@@ -202,6 +217,5 @@ func lowerCamel(s string) string {
 		}
 		b.WriteRune(r)
 	}
-	camel.Store(s, b.String())
 	return b.String()
 }

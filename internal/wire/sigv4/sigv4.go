@@ -23,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Code is the kind of a failure, named as the Query services do.
@@ -250,7 +251,7 @@ func (a *Auth) fill(credential, signed, signature, stamp string) error {
 	}
 	a.SignedHeaders = make([]string, 0, strings.Count(signed, ";")+1)
 	for h := range strings.SplitSeq(signed, ";") {
-		if h == "" || h != strings.ToLower(h) || strings.ContainsAny(h, " \t\r\n:,") {
+		if !validName(h) {
 			return incomplete("SignedHeaders must be lower-case header names separated by semicolons, got '" + clip(signed) + "'.")
 		}
 		if len(a.SignedHeaders) > 0 && a.SignedHeaders[len(a.SignedHeaders)-1] >= h {
@@ -259,6 +260,19 @@ func (a *Auth) fill(credential, signed, signature, stamp string) error {
 		a.SignedHeaders = append(a.SignedHeaders, h)
 	}
 	return nil
+}
+
+// validName tells whether h can be the lower-case name of a header.
+func validName(h string) bool {
+	for i := range len(h) {
+		switch c := h[i]; {
+		case c >= 'A' && c <= 'Z', c == ' ', c == '\t', c == '\r', c == '\n', c == ':', c == ',':
+			return false
+		case c >= utf8.RuneSelf:
+			return h == strings.ToLower(h) && !strings.ContainsAny(h, " \t\r\n:,")
+		}
+	}
+	return h != ""
 }
 
 func clip(s string) string {
