@@ -102,8 +102,13 @@ func (v *Volume) writeSide(ws []sideWrite) (err error) {
 func (v *Volume) checkpoint(flags uint16) error {
 	v.ckptMu.Lock()
 	defer v.ckptMu.Unlock()
-	_, err := v.checkpointLocked(flags)
-	return err
+	v.mu.Lock()
+	c, err := v.capture(flags)
+	v.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return v.complete(c, flags)
 }
 
 // Checkpoint writes the map and a new manifest now, which moves the anchor and frees
@@ -115,28 +120,24 @@ func (v *Volume) Checkpoint() error {
 	return v.checkpoint(0)
 }
 
-func (v *Volume) checkpointLocked(flags uint16) (*manifest, error) {
-	v.mu.Lock()
-	m, ws, dead, err := v.capture(flags)
-	v.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	if err := v.writeSide(ws); err != nil {
-		return nil, v.failNow("write map pages", err)
+// complete makes a captured state durable. Caller holds ckptMu since it was captured. A
+// captured state must be completed: the map in memory refers to its pages already.
+func (v *Volume) complete(c *captured, flags uint16) error {
+	if err := v.writeSide(c.pages); err != nil {
+		return v.failNow("write map pages", err)
 	}
 	v.syncMu.Lock()
-	err = v.syncLocked()
+	err := v.syncLocked()
 	v.syncMu.Unlock()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if flags&manifestClean != 0 {
 		v.trimTails()
 	}
-	a, err := writeManifest(v.fs, m, v.key)
+	a, err := writeManifest(v.fs, c.m, v.key)
 	if err != nil {
-		return nil, v.failNow("write manifest", err)
+		return v.failNow("write manifest", err)
 	}
 	v.mu.Lock()
 	v.version, v.anchor = a.Version, a
@@ -147,7 +148,7 @@ func (v *Volume) checkpointLocked(flags uint16) (*manifest, error) {
 	v.evict()
 	v.mu.Unlock()
 	v.stats.checkpoints.Add(1)
-	for _, s := range dead {
+	for _, s := range c.dead {
 		if err := v.files.remove(s); err != nil {
 			v.log.Warn("dead segment stays until the next open", "err", err)
 		}
@@ -155,7 +156,7 @@ func (v *Volume) checkpointLocked(flags uint16) (*manifest, error) {
 	if v.opt.OnAnchor != nil {
 		v.opt.OnAnchor(a)
 	}
-	return m, nil
+	return nil
 }
 
 func (v *Volume) failNow(doing string, err error) error {
@@ -164,13 +165,20 @@ func (v *Volume) failNow(doing string, err error) error {
 	return v.fail(doing, err)
 }
 
+// captured is a volume's state of one moment, in memory: what complete makes durable.
+type captured struct {
+	m     *manifest
+	pages []sideWrite
+	dead  []*segment // removed once the manifest is durable
+}
+
 // capture takes the state for a manifest. Caller holds ckptMu, and v.mu for writing.
-func (v *Volume) capture(flags uint16) (*manifest, []sideWrite, []*segment, error) {
+func (v *Volume) capture(flags uint16) (*captured, error) {
 	if err := v.usable(); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	if err := v.emit(); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	n := 0
 	for l := range v.levels {
@@ -178,7 +186,7 @@ func (v *Volume) capture(flags uint16) (*manifest, []sideWrite, []*segment, erro
 	}
 	runs, err := v.reserveSide(n, true)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	ws := v.sealPages(runs)
 	v.logBytes, v.emptied = 0, 0
@@ -196,7 +204,7 @@ func (v *Volume) capture(flags uint16) (*manifest, []sideWrite, []*segment, erro
 	if v.dataCtr >= v.opt.epochBlocks || v.pageCtr >= v.opt.epochBlocks {
 		v.nextEp = newEpoch(v.cur.num+1, v.vid)
 		if err := v.nextEp.open(v.opt.Suite, v.key); err != nil {
-			return nil, nil, nil, v.fail("new epoch", err)
+			return nil, v.fail("new epoch", err)
 		}
 		v.addEpoch(v.nextEp)
 	}
@@ -204,7 +212,7 @@ func (v *Volume) capture(flags uint16) (*manifest, []sideWrite, []*segment, erro
 		v.seal(v.head.seg)
 		v.head.seg = nil
 	}
-	return v.manifest(flags), ws, dead, nil
+	return &captured{v.manifest(flags), ws, dead}, nil
 }
 
 // manifest describes the state. Caller holds v.mu.

@@ -1,9 +1,12 @@
 package block
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/sealdesk/sealdesk/internal/secret"
 )
@@ -13,58 +16,110 @@ import (
 // copied: it costs a checkpoint and one link for each segment, and nothing afterwards.
 // The snapshot opens read-only with the volume's key, and is removed with Destroy.
 func (v *Volume) Snapshot(dir, snapshotID string) (Anchor, error) {
-	a, err := v.snapshot(dir, snapshotID)
+	as, err := SnapshotSet([]SnapshotTarget{{v, dir, snapshotID}})
 	if err != nil {
-		return Anchor{}, fmt.Errorf("snapshot %s of volume %s: %w", snapshotID, v.id, err)
+		return Anchor{}, err
 	}
-	return a, nil
+	return as[0], nil
 }
 
-func (v *Volume) snapshot(dir, snapshotID string) (Anchor, error) {
-	if v.opt.ReadOnly {
-		return Anchor{}, ErrReadOnly
+// SnapshotTarget is one volume of a set, and where its snapshot goes.
+type SnapshotTarget struct {
+	Volume          *Volume
+	Dir, SnapshotID string
+}
+
+// SnapshotSet freezes several open volumes at one moment: a write that is in the
+// snapshot of one of them is there with every write that had been acknowledged, on any
+// of them, before it was issued. A volume may occur once. After an error no
+// snapshot of the set is of use; Destroy what is in the directories.
+func SnapshotSet(list []SnapshotTarget) ([]Anchor, error) {
+	list, order := slices.Clone(list), slices.Clone(list)
+	slices.SortFunc(order, func(a, b SnapshotTarget) int { return strings.Compare(a.Volume.id, b.Volume.id) })
+	for i, t := range order {
+		switch {
+		case t.Volume.opt.ReadOnly:
+			return nil, t.fail(ErrReadOnly)
+		case t.SnapshotID == "" || len(t.SnapshotID) > 256:
+			return nil, t.fail(errors.New("the snapshot ID must have 1 to 256 bytes"))
+		case i > 0 && order[i-1].Volume == t.Volume:
+			return nil, t.fail(errors.New("the volume is twice in the set"))
+		}
 	}
-	if snapshotID == "" || len(snapshotID) > 256 {
-		return Anchor{}, fmt.Errorf("the snapshot ID must have 1 to 256 bytes")
+	// No checkpoint, and so no removal of segments, comes in between. Locks are taken
+	// in the order of the volumes' IDs.
+	for _, t := range order {
+		t.Volume.ckptMu.Lock()
+		defer t.Volume.ckptMu.Unlock()
 	}
-	// No checkpoint, and so no removal of segments, comes in between.
-	v.ckptMu.Lock()
-	defer v.ckptMu.Unlock()
-	// Shared segments must never grow again.
-	if err := v.sealOpenSegments(); err != nil {
-		return Anchor{}, err
+	cuts, err := cutAll(order)
+	for _, t := range order {
+		if c := cuts[t.Volume]; c != nil {
+			if cerr := t.Volume.complete(c, 0); cerr != nil && err == nil {
+				err = t.fail(cerr)
+			}
+		}
 	}
-	m, err := v.checkpointLocked(0)
 	if err != nil {
-		return Anchor{}, err
+		return nil, err
 	}
+	as := make([]Anchor, len(list))
+	for i, t := range list {
+		if as[i], err = t.Volume.freeze(cuts[t.Volume], t.Dir, t.SnapshotID); err != nil {
+			return nil, t.fail(err)
+		}
+	}
+	return as, nil
+}
+
+func (t *SnapshotTarget) fail(err error) error {
+	return fmt.Errorf("snapshot %s of volume %s: %w", t.SnapshotID, t.Volume.id, err)
+}
+
+// cutAll captures the state of all volumes while none can be written. After an error
+// those that are in the result are captured all the same.
+func cutAll(order []SnapshotTarget) (map[*Volume]*captured, error) {
+	for _, t := range order {
+		t.Volume.mu.Lock()
+		defer t.Volume.mu.Unlock()
+	}
+	cuts := map[*Volume]*captured{}
+	for _, t := range order {
+		v := t.Volume
+		// Shared segments must never grow again: the next write begins another.
+		if err := v.usable(); err != nil {
+			return nil, t.fail(err)
+		}
+		if err := v.emit(); err != nil {
+			return nil, t.fail(err)
+		}
+		if v.head.seg != nil {
+			v.seal(v.head.seg)
+			v.head.seg = nil
+		}
+	}
+	for _, t := range order {
+		c, err := t.Volume.capture(0)
+		if err != nil {
+			return cuts, t.fail(err)
+		}
+		cuts[t.Volume] = c
+	}
+	return cuts, nil
+}
+
+// freeze shares the segments of a completed state. Caller holds ckptMu since it was captured.
+func (v *Volume) freeze(c *captured, dir, snapshotID string) (Anchor, error) {
 	v.mu.Lock()
 	if v.side.seg != nil { // the map pages just written
 		v.seal(v.side.seg)
 		v.side = sideHead{}
 	}
 	v.mu.Unlock()
-	snap := *m
+	snap := *c.m
 	snap.flags = manifestClean | manifestSnapshot
 	snap.name = snapshotID
 	return share(v.fs, dir, &snap, v.key)
-}
-
-// sealOpenSegments ends the open log segment, so that the next write begins another.
-func (v *Volume) sealOpenSegments() error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if err := v.usable(); err != nil {
-		return err
-	}
-	if err := v.emit(); err != nil {
-		return err
-	}
-	if v.head.seg != nil {
-		v.seal(v.head.seg)
-		v.head.seg = nil
-	}
-	return nil
 }
 
 // share makes dir a volume of manifest m, with the segments of fs.

@@ -535,6 +535,17 @@ func (p *fakePlane) Snapshot(_ context.Context, s Snapshot) (k Kept, err error) 
 	return k, err
 }
 
+func (p *fakePlane) SnapshotSet(ctx context.Context, set []Snapshot) (ks []Kept, err error) {
+	for _, s := range set {
+		k, err := p.Snapshot(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		ks = append(ks, k)
+	}
+	return ks, nil
+}
+
 func (p *fakePlane) Restore(_ context.Context, r Restore) (anchor []byte, err error) {
 	err = p.do("Restore", func() error {
 		from := p.places[r.SnapshotDir]

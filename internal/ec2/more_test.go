@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -324,4 +325,37 @@ func FuzzGlob(f *testing.F) {
 			t.Errorf("%q does not match itself", v)
 		}
 	})
+}
+
+// TestCreateSnapshots: of all volumes of an instance, or of none.
+func TestCreateSnapshots(t *testing.T) {
+	e := newEnv(t, nil)
+	inst := aws.String(e.instance())
+	var ids []string
+	for i, dev := range []string{"/dev/sdf", "/dev/sdg", "/dev/sdh"} {
+		v := must[ec2.CreateVolumeOutput](e, "CreateVolume", &ec2.CreateVolumeInput{AvailabilityZone: aws.String("us-west-2a"), Size: aws.Int32(1),
+			TagSpecifications: []types.TagSpecification{{ResourceType: "volume", Tags: []types.Tag{{Key: aws.String("n"), Value: aws.String(dev)}}}}})
+		must[ec2.AttachVolumeOutput](e, "AttachVolume", &ec2.AttachVolumeInput{VolumeId: v.VolumeId, InstanceId: inst, Device: aws.String(dev)})
+		if i < 2 {
+			ids = append(ids, *v.VolumeId)
+		} else if out := must[ec2.CreateSnapshotsOutput](e, "CreateSnapshots", &ec2.CreateSnapshotsInput{CopyTagsFromSource: types.CopyTagsFromSourceVolume,
+			InstanceSpecification: &types.InstanceSpecification{InstanceId: inst, ExcludeDataVolumeIds: []string{*v.VolumeId}}}); len(out.Snapshots) != 2 {
+			t.Fatalf("CreateSnapshots = %+v, want two", out.Snapshots)
+		} else {
+			for _, n := range out.Snapshots {
+				if !slices.Contains(ids, *n.VolumeId) || n.State != types.SnapshotStateCompleted || len(n.Tags) != 1 {
+					t.Errorf("snapshot %+v, want completed, of one of %v, with its tag", n, ids)
+				}
+			}
+		}
+	}
+	e.plane.mu.Lock()
+	e.plane.failing["Snapshot"] = errors.New("the disk is full")
+	e.plane.mu.Unlock()
+	if _, err := e.do(e.person(), "CreateSnapshots", &ec2.CreateSnapshotsInput{InstanceSpecification: &types.InstanceSpecification{InstanceId: inst}}); err == nil {
+		t.Error("CreateSnapshots succeeded though the data plane failed")
+	}
+	if out := must[ec2.DescribeSnapshotsOutput](e, "DescribeSnapshots", &ec2.DescribeSnapshotsInput{}); len(out.Snapshots) != 2 {
+		t.Errorf("%d snapshots after a failed set, want the two of before", len(out.Snapshots))
+	}
 }

@@ -39,6 +39,8 @@ type Grower interface {
 type Snapshotter interface {
 	// Snapshot keeps the state of a volume as of now, sealed under the volume's key.
 	Snapshot(ctx context.Context, s Snapshot) (Kept, error)
+	// SnapshotSet keeps the state of several attached volumes, all of one moment.
+	SnapshotSet(ctx context.Context, set []Snapshot) ([]Kept, error)
 	// Restore makes a volume from a snapshot, in the manner of Create.
 	Restore(ctx context.Context, r Restore) (anchor []byte, err error)
 }

@@ -208,9 +208,6 @@ func (s *Service) createSnapshot(ctx context.Context, c *api.Call, in *ec2.Creat
 
 // snapshotVolume keeps the state of a volume. When it returns an error nothing is left.
 func (s *Service) snapshotVolume(ctx context.Context, c *api.Call, volumeID, description string, tags map[string]string) (*snapshot, error) {
-	if len(description) > 255 {
-		return nil, fail("InvalidParameterValue", "Description has %d characters; at most 255 are allowed.", len(description))
-	}
 	sn, ok := s.cfg.Plane.(Snapshotter)
 	if !ok {
 		return nil, errNoSnapshots
@@ -221,51 +218,86 @@ func (s *Service) snapshotVolume(ctx context.Context, c *api.Call, volumeID, des
 		return nil, err
 	}
 	defer unlock()
-	id := ids.EC2("snap")
-	var n *snapshot
-	err = s.cfg.Store.Update(ctx, func(tx *store.Tx) error {
-		v, err := s.find(tx, c, volumeID)
-		if err != nil {
-			return err
-		}
-		if err := mayManage(c, v, "take a snapshot of"); err != nil {
-			return err
-		}
-		if v.State != stateAvailable && v.State != stateInUse {
-			return fail("IncorrectState", "The volume '%s' is in state '%s'; a snapshot needs 'available' or 'in-use'.", v.ID, v.State)
-		}
-		if a := v.Attachment; a != nil && a.State != attached {
-			return fail("IncorrectState", "The volume '%s' is being attached or detached (%s).%s", v.ID, a.State, because(v.Reason))
-		}
-		k, isDefault := v.Key, v.DefaultKey
-		k.GrantID, k.GrantName, k.Principal = "", "", nil
-		n = &snapshot{ID: id, Account: c.Account, Region: c.Region, VolumeID: v.ID, SizeGiB: v.SizeGiB, Description: description, StartTime: c.Time, State: "pending",
-			Tags: tags, Key: k, DefaultKey: isDefault, Desktop: v.Desktop, Draft: true, Owner: s.instance, Host: s.cfg.Host}
-		return s.snapshots.Put(tx, n.key(), n)
-	})
+	ns, err := s.draftSnapshots(ctx, c, description, map[string]map[string]string{volumeID: tags})
 	if err != nil {
 		return nil, err
 	}
-	kept, blank, err := s.keep(ctx, c, sn, n, volumeKey)
-	if err == nil {
-		err = s.cfg.Store.Update(ctx, func(tx *store.Tx) error {
-			e := s.snapshots.Edit(tx, n.key())
-			if e == nil {
-				return errGone
+	kept, blank, err := s.keep(ctx, c, sn, ns[0], volumeKey)
+	if ns, err = s.publishSnapshots(ctx, ns, []Kept{kept}, blank, err); err != nil {
+		return nil, err
+	}
+	return ns[0], nil
+}
+
+// draftSnapshots records the intent to keep volumes, in the order of their IDs. Called with their locks held.
+func (s *Service) draftSnapshots(ctx context.Context, c *api.Call, description string, tags map[string]map[string]string) (ns []*snapshot, err error) {
+	if len(description) > 255 {
+		return nil, fail("InvalidParameterValue", "Description has %d characters; at most 255 are allowed.", len(description))
+	}
+	err = s.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		ns = nil
+		for _, id := range slices.Sorted(maps.Keys(tags)) {
+			v, err := s.find(tx, c, id)
+			if err != nil {
+				return err
 			}
-			e.Draft, e.Owner, e.State, e.Progress, e.Bytes, e.Anchor, e.Blank, e.CompletionTime = false, "", "completed", 100, kept.Bytes, kept.Pin, blank, s.now()
-			return s.snapshots.Put(tx, n.key(), e)
+			if err := mayManage(c, v, "take a snapshot of"); err != nil {
+				return err
+			}
+			if v.State != stateAvailable && v.State != stateInUse {
+				return fail("IncorrectState", "The volume '%s' is in state '%s'; a snapshot needs 'available' or 'in-use'.", v.ID, v.State)
+			}
+			if a := v.Attachment; a != nil && a.State != attached {
+				return fail("IncorrectState", "The volume '%s' is being attached or detached (%s).%s", v.ID, a.State, because(v.Reason))
+			}
+			k, isDefault := v.Key, v.DefaultKey
+			k.GrantID, k.GrantName, k.Principal = "", "", nil
+			n := &snapshot{ID: ids.EC2("snap"), Account: c.Account, Region: c.Region, VolumeID: v.ID, SizeGiB: v.SizeGiB, Description: description, StartTime: c.Time, State: "pending",
+				Tags: tags[id], Key: k, DefaultKey: isDefault, Desktop: v.Desktop, Draft: true, Owner: s.instance, Host: s.cfg.Host}
+			if err := s.snapshots.Put(tx, n.key(), n); err != nil {
+				return err
+			}
+			ns = append(ns, n)
+		}
+		return nil
+	})
+	return ns, err
+}
+
+// publishSnapshots makes drafts visible that the data plane has kept, or, when it
+// could not (failed), undoes them and returns the error for the caller.
+func (s *Service) publishSnapshots(ctx context.Context, ns []*snapshot, kept []Kept, blank bool, failed error) ([]*snapshot, error) {
+	if failed == nil {
+		failed = s.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+			for i, n := range ns {
+				e := s.snapshots.Edit(tx, n.key())
+				if e == nil {
+					return errGone
+				}
+				e.Draft, e.Owner, e.State, e.Progress, e.Bytes, e.Anchor, e.Blank, e.CompletionTime = false, "", "completed", 100, kept[i].Bytes, kept[i].Pin, blank, s.now()
+				if err := s.snapshots.Put(tx, n.key(), e); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 	}
-	if err != nil {
-		end, cancel := finishing(ctx)
-		defer cancel()
-		if uerr := s.undoSnapshot(end, n); uerr != nil {
-			s.log.Warn("a failed snapshot is not undone yet", "snapshot", n.ID, "err", uerr)
+	tx := s.cfg.Store.Snapshot()
+	for i, n := range ns {
+		if failed == nil {
+			ns[i] = s.snapshots.Get(tx, n.key())
+			continue
 		}
-		return nil, outward(err)
+		end, cancel := finishing(ctx)
+		if err := s.undoSnapshot(end, n); err != nil {
+			s.log.Warn("a failed snapshot is not undone yet", "snapshot", n.ID, "err", err)
+		}
+		cancel()
 	}
-	return s.snapshots.Get(s.cfg.Store.Snapshot(), n.key()), nil
+	if failed != nil {
+		return nil, outward(failed)
+	}
+	return ns, nil
 }
 
 // keep has the data plane keep the volume's state. A volume that never got its place
@@ -352,8 +384,7 @@ func (s *Service) reconcileSnapshots(ctx context.Context) {
 	}
 }
 
-// createSnapshots takes a snapshot of the volumes of an instance. The set must be of one
-// moment; that can be kept for one volume, and is refused for more.
+// createSnapshots takes snapshots of the volumes of an instance, all of one moment.
 func (s *Service) createSnapshots(ctx context.Context, c *api.Call, in *ec2.CreateSnapshotsInput) (*ec2.CreateSnapshotsOutput, error) {
 	if in.InstanceSpecification == nil {
 		return nil, fail("MissingParameter", "The request must contain the parameter InstanceSpecification")
@@ -371,33 +402,60 @@ func (s *Service) createSnapshots(ctx context.Context, c *api.Call, in *ec2.Crea
 	if err != nil {
 		return nil, err
 	}
-	var vs []*volume
+	sn, ok := s.cfg.Plane.(Snapshotter)
+	if !ok {
+		return nil, errNoSnapshots
+	}
+	wanted := map[string]map[string]string{} // volume → tags of its snapshot
 	s.volumes.Scan(s.cfg.Store.Snapshot(), key(c.Account, c.Region, ""), "", func(_ string, v *volume) bool {
-		if v.Attachment != nil && v.Attachment.Instance == id && !slices.Contains(in.InstanceSpecification.ExcludeDataVolumeIds, v.ID) {
-			vs = append(vs, v)
+		if v.Attachment == nil || v.Attachment.Instance != id || slices.Contains(in.InstanceSpecification.ExcludeDataVolumeIds, v.ID) {
+			return true
 		}
+		t := maps.Clone(tags)
+		if in.CopyTagsFromSource == types.CopyTagsFromSourceVolume {
+			t = maps.Clone(v.Tags)
+			maps.Copy(t, tags)
+		}
+		wanted[v.ID] = t
 		return true
 	})
-	switch {
-	case len(vs) == 0:
+	if len(wanted) == 0 {
 		return nil, fail("InvalidParameterValue", "The instance '%s' has no volumes to take snapshots of.", id)
-	case len(vs) > 1:
-		return nil, fail("UnsupportedOperation", "The instance '%s' has %d volumes; a snapshot of several volumes at one moment is not supported. Exclude all but one, or call CreateSnapshot for each.", id, len(vs))
 	}
-	if in.CopyTagsFromSource == types.CopyTagsFromSourceVolume {
-		for k, v := range vs[0].Tags {
-			if _, given := tags[k]; !given {
-				tags[k] = v
-			}
+	for _, id := range slices.Sorted(maps.Keys(wanted)) {
+		unlock, err := s.locks.lock(ctx, key(c.Account, c.Region, id))
+		if err != nil {
+			return nil, err
 		}
+		defer unlock()
 	}
-	n, err := s.snapshotVolume(ctx, c, vs[0].ID, aws.ToString(in.Description), tags)
+	ns, err := s.draftSnapshots(ctx, c, aws.ToString(in.Description), wanted)
 	if err != nil {
 		return nil, err
 	}
-	o := describeSnapshot(n)
-	return &ec2.CreateSnapshotsOutput{Snapshots: []types.SnapshotInfo{{Description: o.Description, Encrypted: o.Encrypted, OwnerId: o.OwnerId, Progress: o.Progress,
-		SnapshotId: o.SnapshotId, StartTime: o.StartTime, State: o.State, Tags: o.Tags, VolumeId: o.VolumeId, VolumeSize: o.VolumeSize}}}, nil
+	set := make([]Snapshot, len(ns))
+	for i, n := range ns {
+		v := s.volumes.Get(s.cfg.Store.Snapshot(), key(c.Account, c.Region, n.VolumeID))
+		if v == nil || v.Attachment == nil {
+			err = fail("IncorrectState", "The volume '%s' was detached meanwhile.", n.VolumeID)
+			break
+		}
+		set[i] = Snapshot{SnapshotID: n.ID, Dir: s.snapshotDir(n), VolumeID: n.VolumeID, VolumeDir: s.dir(v)}
+	}
+	var kept []Kept
+	if err == nil {
+		kept, err = sn.SnapshotSet(ctx, set)
+	}
+	if ns, err = s.publishSnapshots(ctx, ns, kept, false, err); err != nil {
+		return nil, err
+	}
+	out := &ec2.CreateSnapshotsOutput{Snapshots: []types.SnapshotInfo{}}
+	for _, n := range ns {
+		o := describeSnapshot(n)
+		out.Snapshots = append(out.Snapshots, types.SnapshotInfo{Description: o.Description, Encrypted: o.Encrypted, OwnerId: o.OwnerId, Progress: o.Progress,
+			SnapshotId: o.SnapshotId, StartTime: o.StartTime, State: o.State, Tags: o.Tags, VolumeId: o.VolumeId, VolumeSize: o.VolumeSize})
+	}
+	return out, nil
 }
 
 // copySnapshot makes a copy with a data key of its own, under the destination's key.

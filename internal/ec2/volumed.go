@@ -170,6 +170,27 @@ func (p *VolumedPlane) Grow(ctx context.Context, g Growth) (anchor []byte, err e
 	return anchor, err
 }
 
+// SnapshotSet keeps the state of attached volumes.
+func (p *VolumedPlane) SnapshotSet(ctx context.Context, set []Snapshot) ([]Kept, error) {
+	var rs []volumed.SnapshotRequest
+	for _, s := range set {
+		rs = append(rs, volumed.SnapshotRequest{VolumeID: s.VolumeID, SnapshotID: s.SnapshotID, Dir: s.Dir})
+	}
+	pins, err := p.Client.SnapshotSet(ctx, rs)
+	if err != nil {
+		return nil, err
+	}
+	ks := make([]Kept, len(set))
+	for i, s := range set {
+		st, err := p.Client.Get(ctx, s.VolumeID)
+		if err != nil {
+			return nil, err
+		}
+		ks[i] = Kept{Bytes: st.Stats.LiveBytes, Pin: text(pins[i])}
+	}
+	return ks, nil
+}
+
 // Snapshot keeps the state of a volume; its segments are shared, not copied.
 func (p *VolumedPlane) Snapshot(ctx context.Context, s Snapshot) (Kept, error) {
 	var k Kept

@@ -154,6 +154,13 @@ func (c *Client) Snapshot(ctx context.Context, r SnapshotRequest) (block.Anchor,
 	return a, err
 }
 
+// SnapshotSet freezes several attached volumes at one moment; see block.SnapshotSet.
+func (c *Client) SnapshotSet(ctx context.Context, rs []SnapshotRequest) ([]block.Anchor, error) {
+	var as []block.Anchor
+	err := c.call(ctx, msgSnapshotSet, rs, nil, nil, &as)
+	return as, err
+}
+
 // Clone makes a volume that begins as a snapshot or a detached volume.
 func (c *Client) Clone(ctx context.Context, r CloneRequest) (block.Anchor, error) {
 	var a block.Anchor

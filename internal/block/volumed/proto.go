@@ -30,6 +30,8 @@ const (
 	msgSnapshot = 10
 	msgClone    = 11
 	msgGrow     = 12
+	// msgSnapshotSet: a list of SnapshotRequest of different volumes, one moment.
+	msgSnapshotSet = 13
 
 	msgOK    = 0x8000
 	msgError = 0x8001

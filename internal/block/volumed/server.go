@@ -254,14 +254,17 @@ func (s *server) request(ctx context.Context, f frame, event func(any) error) (a
 		if err != nil {
 			return nil, err
 		}
-		a, err := s.find(r.VolumeID)
+		as, err := s.snapshots([]SnapshotRequest{r})
 		if err != nil {
 			return nil, err
 		}
-		if err := checkDir(r.SnapshotID, r.Dir); err != nil {
+		return as[0], nil
+	case msgSnapshotSet:
+		rs, err := decode[[]SnapshotRequest](f)
+		if err != nil {
 			return nil, err
 		}
-		return a.vol.Snapshot(r.Dir, r.SnapshotID)
+		return s.snapshots(rs)
 	case msgClone:
 		r, err := decode[CloneRequest](f)
 		if err != nil {
@@ -606,4 +609,20 @@ func (s *server) watch(ctx context.Context, event func(any) error) error {
 			}
 		}
 	}
+}
+
+// snapshots freezes attached volumes at one moment.
+func (s *server) snapshots(rs []SnapshotRequest) ([]block.Anchor, error) {
+	var set []block.SnapshotTarget
+	for _, r := range rs {
+		a, err := s.find(r.VolumeID)
+		if err != nil {
+			return nil, err
+		}
+		if err := checkDir(r.SnapshotID, r.Dir); err != nil {
+			return nil, err
+		}
+		set = append(set, block.SnapshotTarget{Volume: a.vol, Dir: r.Dir, SnapshotID: r.SnapshotID})
+	}
+	return block.SnapshotSet(set)
 }
