@@ -88,7 +88,7 @@ export default function Directories() {
           },
           { id: 'name', header: t('Directory name'), cell: (d) => d.Name },
           { id: 'type', header: t('Type'), cell: (d) => d.Type },
-          { id: 'stage', header: t('Status'), cell: (d) => <Status value={d.Stage} /> },
+          { id: 'stage', header: t('Status'), minWidth: 120, cell: (d) => <Status value={d.Stage} /> },
           { id: 'registered', header: t('Registered with WorkSpaces'), cell: (d) => (d.registration ? <Status value={d.registration.State} /> : t('No')) },
           { id: 'code', header: t('Registration code'), cell: (d) => <Copy text={d.registration?.RegistrationCode} /> },
         ]}

@@ -91,11 +91,12 @@ export default function DirectoryPage() {
           columns={[
             { id: 'name', header: t('User name'), isRowHeader: true, cell: (u) => u.SAMAccountName },
             { id: 'full', header: t('Name'), cell: (u) => [u.GivenName, u.Surname].filter(Boolean).join(' ') || '-' },
-            { id: 'enabled', header: t('Status'), cell: (u) => <Status value={u.Enabled ? 'Enabled' : 'Disabled'} /> },
+            { id: 'enabled', header: t('Status'), minWidth: 120, cell: (u) => <Status value={u.Enabled ? 'Enabled' : 'Disabled'} /> },
             { id: 'sid', header: 'SID', cell: (u) => <Copy text={u.SID} /> },
             {
               id: 'desktop',
               header: 'WorkSpace',
+              minWidth: 130,
               cell: (u) =>
                 u.desktop ? (
                   <Link href={`/console/workspaces/${u.desktop}`} onFollow={follow}>

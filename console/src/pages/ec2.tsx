@@ -15,7 +15,6 @@ export default function Ec2({ kind }: { kind: 'volumes' | 'snapshots' }) {
 }
 
 const nameOf = (r: { Tags?: { Key?: string; Value?: string }[] }) => r.Tags?.find((x) => x.Key === 'Name')?.Value;
-const desktopOf = (r: { Tags?: { Key?: string; Value?: string }[] }) => r.Tags?.find((x) => /^ws-/.test(x.Value ?? ''))?.Value;
 
 function KeyLink({ arn }: { arn: string | undefined }) {
   const follow = useFollow();
@@ -74,15 +73,16 @@ function Volumes() {
           </ButtonDropdown>
         )}
         columns={[
-          { id: 'id', header: t('Volume ID'), isRowHeader: true, sortingField: 'VolumeId', cell: (v) => v.VolumeId },
+          { id: 'id', header: t('Volume ID'), minWidth: 210, isRowHeader: true, sortingField: 'VolumeId', cell: (v) => v.VolumeId },
           { id: 'name', header: t('Name'), cell: (v) => nameOf(v) ?? '-' },
           { id: 'size', header: t('Size'), sortingField: 'Size', cell: (v) => `${v.Size} GiB` },
-          { id: 'state', header: t('Status'), cell: (v) => <Status value={v.State} /> },
+          { id: 'state', header: t('Status'), minWidth: 130, cell: (v) => <Status value={v.State} /> },
           {
             id: 'for',
             header: t('Attached to'),
             cell: (v) => {
-              const ws = desktopOf(v) ?? v.Attachments?.[0]?.InstanceId;
+              const attachment = v.Attachments?.[0];
+              const ws = attachment?.AssociatedResource?.split('/').pop() ?? attachment?.InstanceId;
               return ws?.startsWith('ws-') ? (
                 <Link href={`/console/workspaces/${ws}`} onFollow={follow}>
                   {ws}
@@ -147,7 +147,7 @@ function Snapshots() {
           { id: 'about', header: t('Description'), cell: (s) => s.Description || nameOf(s) || '-' },
           { id: 'volume', header: t('Volume ID'), cell: (s) => s.VolumeId },
           { id: 'size', header: t('Size'), cell: (s) => `${s.VolumeSize} GiB` },
-          { id: 'state', header: t('Status'), cell: (s) => (s.State === 'pending' && s.Progress ? <ProgressBar value={Number.parseInt(s.Progress, 10)} ariaLabel={`${t('Progress')} ${s.SnapshotId}`} /> : <Status value={s.State} />) },
+          { id: 'state', header: t('Status'), minWidth: 130, cell: (s) => (s.State === 'pending' && s.Progress ? <ProgressBar value={Number.parseInt(s.Progress, 10)} ariaLabel={`${t('Progress')} ${s.SnapshotId}`} /> : <Status value={s.State} />) },
           { id: 'key', header: t('KMS key'), cell: (s) => <KeyLink arn={s.KmsKeyId} /> },
           { id: 'started', header: t('Started'), sortingField: 'StartTime', cell: (s) => time(s.StartTime) },
         ]}

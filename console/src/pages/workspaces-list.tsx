@@ -68,10 +68,11 @@ export default function WorkSpacesList() {
             ),
           },
           { id: 'user', header: t('User name'), sortingField: 'UserName', cell: (w) => w.UserName },
-          { id: 'state', header: t('Status'), sortingField: 'State', cell: (w) => <Status value={w.State} /> },
+          { id: 'state', header: t('Status'), minWidth: 150, sortingField: 'State', cell: (w) => <Status value={w.State} /> },
           {
             id: 'directory',
             header: t('Directory'),
+            minWidth: 130,
             cell: (w) => (
               <Link href={`/console/directories/${w.DirectoryId}`} onFollow={follow}>
                 {w.DirectoryId}
@@ -82,6 +83,7 @@ export default function WorkSpacesList() {
           {
             id: 'key',
             header: t('Encryption key'),
+            minWidth: 170,
             cell: (w) =>
               w.VolumeEncryptionKey ? (
                 <Link href={`/console/kms/keys/${keyOf(w)}`} onFollow={follow}>

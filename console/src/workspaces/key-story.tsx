@@ -60,15 +60,13 @@ export function KeyStory({ region, workspaceId, keyArn, machine, state }: { regi
               status: c.error ? ('error' as const) : ('success' as const),
               statusIconAriaLabel: c.error ? t('Refused') : t('Allowed'),
               header: (
-                <SpaceBetween direction="horizontal" size="xs">
-                  <b>{c.name}</b>
-                  <span>{time(c.time)}</span>
-                  <Badge color={c.error ? 'red' : 'grey'}>{c.who}</Badge>
-                </SpaceBetween>
+                <>
+                  <b>{c.name}</b> {time(c.time)} <Badge color={c.error ? 'red' : 'grey'}>{c.who}</Badge>
+                </>
               ),
               details: (
                 <Box>
-                  {c.error ? <Box color="text-status-error">{c.error}</Box> : <Box>{t(meaning(c, name).replace(/ \([^)]*\)$/, ''))}{c.volume && ` (${name(c.volume)})`}</Box>}
+                  {c.error ? <Box color="text-status-error">{c.error}</Box> : <Box>{t(meaning(c))}{c.volume && ` (${name(c.volume)})`}</Box>}
                   <ExpandableSection headerText={t('Encryption context and record')} variant="footer">
                     <Box variant="code">
                       <pre style={{ whiteSpace: 'pre-wrap', overflowWrap: 'anywhere', margin: 0 }}>{JSON.stringify(c.record, null, 2)}</pre>

@@ -39,7 +39,8 @@ export interface Chapter {
 export function story(records: Record[], sidDirectoryId: string, volumes: string[], workspaceId: string): Chapter[] {
   const grants = new Set<string>();
   const chapters: Chapter[] = [];
-  for (const r of [...records].sort((a, b) => a.eventTime.localeCompare(b.eventTime))) {
+  // LookupEvents answers newest first, and within a second in the order of the log.
+  for (const r of records.toReversed().sort((a, b) => a.eventTime.localeCompare(b.eventTime))) {
     const p = r.requestParameters ?? {};
     const context = p.encryptionContext ?? p.constraints?.encryptionContextSubset ?? {};
     const grant = r.responseElements?.grantId ?? p.grantId ?? '';
@@ -77,15 +78,14 @@ export async function recordsOf(region: string, resource: string, most = 1000): 
 }
 
 /** What a chapter means, for somebody who does not know the API. */
-export function meaning(c: Chapter, volumeName: (id: string) => string): string {
-  const v = c.volume ? ` (${volumeName(c.volume)})` : '';
+export function meaning(c: Chapter): string {
   switch (c.name) {
     case 'CreateGrant':
-      return c.volume ? `EBS may use the key for this volume only${v}` : 'WorkSpaces may use the key for this user in this directory only';
+      return c.volume ? 'EBS may use the key for this volume only' : 'WorkSpaces may use the key for this user in this directory only';
     case 'GenerateDataKeyWithoutPlaintext':
-      return `A data key was made for the volume; only its encrypted form left KMS${v}`;
+      return 'A data key was made for the volume; only its encrypted form left KMS';
     case 'Decrypt':
-      return `The volume was attached: KMS opened its data key, kept in memory only${v}`;
+      return 'The volume was attached: KMS opened its data key, kept in memory only';
     case 'RetireGrant':
     case 'RevokeGrant':
       return 'A grant ended: the key can no longer be used under it';
