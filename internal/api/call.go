@@ -38,6 +38,9 @@ type Call struct {
 	// GrantTokens are the tokens the call brought.
 	GrantTokens []string
 
+	// Prepared is what the operation's Before left for its transaction.
+	Prepared any
+
 	// Record is the CloudTrail record that will be written for this call. An
 	// operation may set Resources, AdditionalEventData and, where the input as
 	// given is not what AWS records, RequestParameters and ResponseElements.
@@ -72,7 +75,7 @@ func (c *Call) InvokedBy() string {
 func (c *Call) Forward(service string) *Call {
 	n := *c
 	n.Via = append(append([]string(nil), c.Via...), service)
-	n.Record = nil
+	n.Record, n.Prepared = nil, nil
 	return &n
 }
 
@@ -87,7 +90,7 @@ func (c *Call) AsService(service string) *Call {
 	n.OnBehalfOf = &onBehalf
 	n.Principal = ServicePrincipal(service, c.Account, c.Region)
 	n.Via = append(append([]string(nil), c.Via...), service)
-	n.Record = nil
+	n.Record, n.Prepared = nil, nil
 	return &n
 }
 

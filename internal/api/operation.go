@@ -52,6 +52,8 @@ type Operation struct {
 
 	// Targets says what the call touches. Nil: the resource "*".
 	Targets func(ctx context.Context, tx *store.Tx, c *Call, in any) ([]Target, error)
+	// Before does what an Update needs done outside the store; see Before.
+	Before func(ctx context.Context, tx *store.Tx, c *Call, in any) (undo func(), err error)
 	// Audit amends the record once the call has succeeded (out nil: or failed).
 	Audit func(c *Call, in, out any, r *audit.Record)
 
@@ -131,6 +133,18 @@ func newOperation[In, Out any](service, name string, kind Kind, f func(context.C
 func On[In any](f func(ctx context.Context, tx *store.Tx, c *Call, in *In) ([]Target, error)) Option {
 	return func(o *Operation) {
 		o.Targets = func(ctx context.Context, tx *store.Tx, c *Call, in any) ([]Target, error) {
+			return f(ctx, tx, c, in.(*In))
+		}
+	}
+}
+
+// Before has f do what an Update needs done outside the store (ask a proxy, make a
+// key in an HSM). f runs once, after the call was authorised on a snapshot, tx, and
+// before the transaction, which is authorised anew and finds in c.Prepared what f
+// put there. undo, which may be nil, is called when the transaction fails.
+func Before[In any](f func(ctx context.Context, tx *store.Tx, c *Call, in *In) (undo func(), err error)) Option {
+	return func(o *Operation) {
+		o.Before = func(ctx context.Context, tx *store.Tx, c *Call, in any) (func(), error) {
 			return f(ctx, tx, c, in.(*In))
 		}
 	}

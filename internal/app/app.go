@@ -112,7 +112,13 @@ func (a *App) services(ctx context.Context, root keyring.Root) error {
 		return err
 	}
 	who.iam, who.sts = a.iam, tokens
-	keys, err := kms.New(kms.Config{Store: a.store, Clock: cfg.Clock, Root: root, Principals: a.iam, Logger: cfg.Logger})
+	var stores kms.KeyStores
+	if cfg.KeyStoresFile != "" {
+		if stores, err = kms.LoadKeyStores(cfg.KeyStoresFile); err != nil {
+			return err
+		}
+	}
+	keys, err := kms.New(kms.Config{Store: a.store, Clock: cfg.Clock, Root: root, KeyStores: stores, Principals: a.iam, Logger: cfg.Logger})
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,10 @@ type Config struct {
 	// AuditSync says when a record of a call that changes nothing counts as durable.
 	AuditSync audit.SyncMode
 
+	// KeyStoresFile says where the PKCS #11 tokens and proxies of custom key stores
+	// are: JSON, see kms.KeyStores. Empty: no CloudHSM key stores.
+	KeyStoresFile string
+
 	// Image is the bundle's desktop image, a raw disk. Empty: the newest in
 	// DataDir/images. Without one, launching a WorkSpace fails and says so.
 	Image string

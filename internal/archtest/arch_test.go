@@ -48,7 +48,7 @@ var layers = [][]string{
 	{"internal/app", "internal/archtest"},
 	{"internal/gateway", "internal/console"},
 	{"internal/kms", "internal/iam", "internal/sts", "internal/cloudtrail", "internal/ec2", "internal/ebs", "internal/rbin", "internal/workspaces", "internal/directory"},
-	{"internal/block", "internal/compute", "internal/kms/keyring"},
+	{"internal/block", "internal/compute", "internal/kms/keyring", "internal/xks"},
 	{"internal/api"},
 	{"internal/audit", "internal/wire"},
 	{"internal/policy", "internal/store", "internal/kms/pkcs11"},

@@ -148,8 +148,15 @@ func (g *Gateway) run(ctx context.Context, op *api.Operation, c *api.Call, in an
 		return err
 	}
 	if op.Kind == api.Update {
-		if err = g.cfg.Store.Update(ctx, body); err == nil {
-			return out, nil
+		undo := func() {}
+		if op.Before != nil && refused == nil {
+			undo, err = g.before(ctx, op, c, in, eventID)
+		}
+		if err == nil {
+			if err = g.cfg.Store.Update(ctx, body); err == nil {
+				return out, nil
+			}
+			undo()
 		}
 	} else {
 		err = body(g.cfg.Store.Snapshot())
@@ -163,6 +170,19 @@ func (g *Gateway) run(ctx context.Context, op *api.Operation, c *api.Call, in an
 		return nil, err
 	}
 	return out, nil
+}
+
+// before does an operation's work outside the store, for a caller who may.
+func (g *Gateway) before(ctx context.Context, op *api.Operation, c *api.Call, in any, eventID string) (undo func(), err error) {
+	tx := g.cfg.Store.Snapshot()
+	c.Record = g.newRecord(op, c, eventID)
+	if _, err := g.authorise(ctx, tx, op, c, in); err != nil {
+		return nil, err
+	}
+	if undo, err = op.Before(ctx, tx, c, in); undo == nil {
+		undo = func() {}
+	}
+	return undo, err
 }
 
 var internalFailure error = &smithy.GenericAPIError{Code: "InternalFailure", Message: "The request processing has failed because of an unknown error, exception or failure. The server's log has the details under the request ID.", Fault: smithy.FaultServer}

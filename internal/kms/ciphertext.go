@@ -20,6 +20,8 @@ import (
 // Offsets of the ciphertext blob; see the package doc.
 const (
 	blobVersion  = 1
+	blobHSM      = 2
+	blobXKS      = 3
 	blobFlagMRK  = 1
 	blobKeyID    = 10
 	blobMaterial = 26
@@ -37,7 +39,7 @@ type blobRef struct{ account, keyID, materialID string }
 
 // parseBlob reads a blob's header. It vouches for the form only.
 func parseBlob(blob []byte) (blobRef, error) {
-	if len(blob) < blobSealed+gcmTag || blob[0] != blobVersion || blob[1]&^blobFlagMRK != 0 {
+	if len(blob) < blobSealed+gcmTag || blob[0] < blobVersion || blob[0] > blobXKS || blob[1]&^blobFlagMRK != 0 {
 		return blobRef{}, errBlob
 	}
 	sum := sha256.Sum256(blob[:blobCheck])
@@ -50,8 +52,21 @@ func parseBlob(blob []byte) (blobRef, error) {
 
 // sealBlob encrypts plaintext under one key material.
 func sealBlob(ref blobRef, material *secret.Bytes, plaintext []byte, context map[string]string) ([]byte, error) {
-	out := make([]byte, blobSealed, blobSealed+len(plaintext)+gcmTag)
-	out[0] = blobVersion
+	out, err := blobHeader(blobVersion, ref, len(plaintext)+gcmTag)
+	if err != nil {
+		return nil, err
+	}
+	a, err := blobAEAD(material, out[blobN:blobCheck])
+	if err != nil {
+		return nil, err
+	}
+	return a.Seal(out, zeroNonce[:], plaintext, blobAAD(out[:blobSealed], context)), nil
+}
+
+// blobHeader is the header of a new blob, with room for size bytes after it.
+func blobHeader(version byte, ref blobRef, size int) ([]byte, error) {
+	out := make([]byte, blobSealed, blobSealed+size)
+	out[0] = version
 	if err := packKey(out[1:blobMaterial], ref.account, ref.keyID); err != nil {
 		return nil, err
 	}
@@ -61,11 +76,7 @@ func sealBlob(ref blobRef, material *secret.Bytes, plaintext []byte, context map
 	_, _ = rand.Read(out[blobN:blobCheck])
 	sum := sha256.Sum256(out[:blobCheck])
 	copy(out[blobCheck:], sum[:8])
-	a, err := blobAEAD(material, out[blobN:blobCheck])
-	if err != nil {
-		return nil, err
-	}
-	return a.Seal(out, zeroNonce[:], plaintext, blobAAD(out[:blobSealed], context)), nil
+	return out, nil
 }
 
 // openBlob decrypts a blob whose header parseBlob accepted.

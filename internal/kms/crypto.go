@@ -56,11 +56,8 @@ func (s *Service) usable(f found, c *api.Call) (*Material, error) {
 	if err := cryptographic.check(f.Key, c.Time); err != nil {
 		return nil, err
 	}
-	if f.Origin == originXKS || f.Origin == originHSM {
-		return nil, errCustomStore(f.Key)
-	}
 	m := f.current()
-	if m == nil || len(m.Wrapped) == 0 {
+	if m == nil || len(m.Wrapped) == 0 && f.Origin != originHSM {
 		return nil, errState(f.arn() + " is pending import.")
 	}
 	return m, nil
@@ -75,7 +72,10 @@ func lost(k *Key, err error) error {
 }
 
 // seal encrypts under a symmetric key's current material.
-func (s *Service) seal(k *Key, m *Material, plaintext []byte, context map[string]string) (blob []byte, err error) {
+func (s *Service) seal(ctx context.Context, c *api.Call, k *Key, m *Material, plaintext []byte, context map[string]string) (blob []byte, err error) {
+	if k.inStore() {
+		return s.sealInStore(ctx, c, k, m, plaintext, context)
+	}
 	err = s.use(k, m, func(raw *secret.Bytes, _ any) error {
 		blob, err = sealBlob(blobRef{account: k.Account, keyID: k.ID, materialID: m.ID}, raw, plaintext, context)
 		return err
@@ -91,9 +91,9 @@ func oaepHash(a types.EncryptionAlgorithmSpec) hash.Hash {
 }
 
 // encryptUnder encrypts under any key for ENCRYPT_DECRYPT.
-func (s *Service) encryptUnder(k *Key, m *Material, a types.EncryptionAlgorithmSpec, plaintext []byte, context map[string]string) ([]byte, error) {
+func (s *Service) encryptUnder(ctx context.Context, c *api.Call, k *Key, m *Material, a types.EncryptionAlgorithmSpec, plaintext []byte, context map[string]string) ([]byte, error) {
 	if k.Spec == specSymmetric {
-		return s.seal(k, m, plaintext, context)
+		return s.seal(ctx, c, k, m, plaintext, context)
 	}
 	var out []byte
 	err := s.use(k, m, func(_ *secret.Bytes, private any) error {
@@ -113,10 +113,17 @@ func (s *Service) encryptUnder(k *Key, m *Material, a types.EncryptionAlgorithmS
 }
 
 // decryptUnder opens a ciphertext of the key. For a symmetric key ref names the material.
-func (s *Service) decryptUnder(k *Key, ref blobRef, a types.EncryptionAlgorithmSpec, blob []byte, context map[string]string) (plain []byte, materialID string, err error) {
+func (s *Service) decryptUnder(ctx context.Context, c *api.Call, k *Key, ref blobRef, a types.EncryptionAlgorithmSpec, blob []byte, context map[string]string) (plain []byte, materialID string, err error) {
 	if k.Spec == specSymmetric {
 		m := k.material(ref.materialID)
 		if m == nil {
+			return nil, "", errCiphertext()
+		}
+		if k.inStore() {
+			plain, err = s.openInStore(ctx, c, k, m, blob, context)
+			return plain, "", err
+		}
+		if blob[0] != blobVersion {
 			return nil, "", errCiphertext()
 		}
 		if len(m.Wrapped) == 0 {
@@ -166,7 +173,7 @@ func (s *Service) encrypt(ctx context.Context, tx *store.Tx, c *api.Call, in *km
 	if err := f.noContext(in.EncryptionContext); err != nil {
 		return nil, err
 	}
-	blob, err := s.encryptUnder(f.Key, m, a, in.Plaintext, in.EncryptionContext)
+	blob, err := s.encryptUnder(ctx, c, f.Key, m, a, in.Plaintext, in.EncryptionContext)
 	if err != nil {
 		return nil, err
 	}
@@ -232,9 +239,6 @@ func (src *source) check(c *api.Call, operation string, a types.EncryptionAlgori
 	if err := src.noContext(context); err != nil {
 		return "", err
 	}
-	if src.Origin == originXKS || src.Origin == originHSM {
-		return "", errCustomStore(src.Key)
-	}
 	return a, nil
 }
 
@@ -297,7 +301,7 @@ func (s *Service) decrypt(ctx context.Context, tx *store.Tx, c *api.Call, in *km
 	if ignore {
 		return nil, errDryRun()
 	}
-	plain, material, err := s.decryptUnder(src.Key, src.ref, a, in.CiphertextBlob, in.EncryptionContext)
+	plain, material, err := s.decryptUnder(ctx, c, src.Key, src.ref, a, in.CiphertextBlob, in.EncryptionContext)
 	if err != nil {
 		return nil, err
 	}
@@ -392,12 +396,12 @@ func (s *Service) reEncrypt(ctx context.Context, tx *store.Tx, c *api.Call, in *
 	if ignore {
 		return nil, errDryRun()
 	}
-	plain, material, err := s.decryptUnder(src.Key, src.ref, from, in.CiphertextBlob, in.SourceEncryptionContext)
+	plain, material, err := s.decryptUnder(ctx, c, src.Key, src.ref, from, in.CiphertextBlob, in.SourceEncryptionContext)
 	if err != nil {
 		return nil, err
 	}
 	defer secret.Zero(plain)
-	blob, err = s.encryptUnder(dst.Key, m, to, plain, in.DestinationEncryptionContext)
+	blob, err = s.encryptUnder(ctx, c, dst.Key, m, to, plain, in.DestinationEncryptionContext)
 	if err != nil {
 		return nil, err
 	}
@@ -410,7 +414,7 @@ func (s *Service) reEncrypt(ctx context.Context, tx *store.Tx, c *api.Call, in *
 	if material != "" {
 		out.SourceKeyMaterialId = ptr(material)
 	}
-	if dst.Spec == specSymmetric {
+	if dst.Spec == specSymmetric && !dst.inStore() {
 		out.DestinationKeyMaterialId = ptr(m.ID)
 	}
 	return out, nil
@@ -463,13 +467,13 @@ func (s *Service) generateDataKey(ctx context.Context, tx *store.Tx, c *api.Call
 	}
 	plain := make([]byte, n)
 	_, _ = rand.Read(plain)
-	blob, err := s.seal(f.Key, m, plain, in.EncryptionContext)
+	blob, err := s.seal(ctx, c, f.Key, m, plain, in.EncryptionContext)
 	if err != nil {
 		secret.Zero(plain)
 		return nil, err
 	}
 	s.used.touch(c, f.Key, "GenerateDataKey")
-	return &kms.GenerateDataKeyOutput{CiphertextBlob: blob, Plaintext: plain, KeyId: ptr(f.arn()), KeyMaterialId: ptr(m.ID)}, nil
+	return &kms.GenerateDataKeyOutput{CiphertextBlob: blob, Plaintext: plain, KeyId: ptr(f.arn()), KeyMaterialId: f.shownMaterial(m)}, nil
 }
 
 // generateDataKeyWithoutPlaintext is GenerateDataKeyWithoutPlaintext: the data key
@@ -490,21 +494,22 @@ func (s *Service) generateDataKeyWithoutPlaintext(ctx context.Context, tx *store
 	plain := buf[:n]
 	defer secret.Zero(plain)
 	_, _ = rand.Read(plain)
-	blob, err := s.seal(f.Key, m, plain, in.EncryptionContext)
+	blob, err := s.seal(ctx, c, f.Key, m, plain, in.EncryptionContext)
 	if err != nil {
 		return nil, err
 	}
 	s.used.touch(c, f.Key, "GenerateDataKeyWithoutPlaintext")
-	return &kms.GenerateDataKeyWithoutPlaintextOutput{CiphertextBlob: blob, KeyId: ptr(f.arn()), KeyMaterialId: ptr(m.ID)}, nil
+	return &kms.GenerateDataKeyWithoutPlaintextOutput{CiphertextBlob: blob, KeyId: ptr(f.arn()), KeyMaterialId: f.shownMaterial(m)}, nil
 }
 
 // generateRandom is GenerateRandom.
-func (s *Service) generateRandom(_ context.Context, tx *store.Tx, c *api.Call, in *kms.GenerateRandomInput) (*kms.GenerateRandomOutput, error) {
-	if in.CustomKeyStoreId != nil {
-		return nil, s.randomFromStore(tx, c, *in.CustomKeyStoreId)
-	}
+func (s *Service) generateRandom(ctx context.Context, tx *store.Tx, c *api.Call, in *kms.GenerateRandomInput) (*kms.GenerateRandomOutput, error) {
 	if in.NumberOfBytes == nil {
 		return nil, errValidation("NumberOfBytes is required.")
+	}
+	if in.CustomKeyStoreId != nil {
+		b, err := s.randomFromStore(ctx, tx, c, in.CustomKeyStoreId, int(*in.NumberOfBytes))
+		return &kms.GenerateRandomOutput{Plaintext: b}, err
 	}
 	b := make([]byte, *in.NumberOfBytes)
 	_, _ = rand.Read(b)

@@ -64,7 +64,10 @@ func exportPair(keySpec string) (private, public []byte, err error) {
 }
 
 // newPair makes a data key pair under a symmetric key.
-func (s *Service) newPair(f found, m *Material, keySpec types.DataKeyPairSpec, context map[string]string) (private, public, blob []byte, err error) {
+func (s *Service) newPair(ctx context.Context, c *api.Call, f found, m *Material, keySpec types.DataKeyPairSpec, context map[string]string) (private, public, blob []byte, err error) {
+	if f.inStore() {
+		return nil, nil, nil, errUnsupported("%s is in a custom key store: data key pairs cannot be made under it.", f.arn())
+	}
 	if keySpec == types.DataKeyPairSpecSm2 {
 		return nil, nil, nil, errUnsupported("The key pair spec SM2 is not supported in this Region.")
 	}
@@ -75,7 +78,7 @@ func (s *Service) newPair(f found, m *Material, keySpec types.DataKeyPairSpec, c
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("make a %s data key pair: %w", keySpec, err)
 	}
-	blob, err = s.seal(f.Key, m, private, context)
+	blob, err = s.seal(ctx, c, f.Key, m, private, context)
 	if err != nil {
 		secret.Zero(private)
 		return nil, nil, nil, err
@@ -92,7 +95,7 @@ func (s *Service) generateDataKeyPair(ctx context.Context, tx *store.Tx, c *api.
 	if isTrue(in.DryRun) {
 		return nil, errDryRun()
 	}
-	private, public, blob, err := s.newPair(f, m, in.KeyPairSpec, in.EncryptionContext)
+	private, public, blob, err := s.newPair(ctx, c, f, m, in.KeyPairSpec, in.EncryptionContext)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +112,7 @@ func (s *Service) generateDataKeyPairWithoutPlaintext(ctx context.Context, tx *s
 	if isTrue(in.DryRun) {
 		return nil, errDryRun()
 	}
-	private, public, blob, err := s.newPair(f, m, in.KeyPairSpec, in.EncryptionContext)
+	private, public, blob, err := s.newPair(ctx, c, f, m, in.KeyPairSpec, in.EncryptionContext)
 	if err != nil {
 		return nil, err
 	}

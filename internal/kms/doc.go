@@ -46,6 +46,21 @@
 //
 // Ciphertext of an asymmetric key is the bare RSAES-OAEP output, as AWS's is.
 //
+// # Ciphertext of a key in a custom key store
+//
+// The header, offset 0..97, is that of version 1 with another version. It is
+// followed by
+//
+//	version 2, CloudHSM key store: what the token has sealed (package pkcs11), AAD H
+//	version 3, external key store: what the proxy has sealed (package xks, Sealed),
+//	          AAD H, of AES-256-GCM(K, nonce zero, plaintext, AAD) as in version 1
+//
+//	H = SHA-256(AAD of version 1)
+//
+// Version 3 is encrypted twice: neither the external key nor the key material here
+// opens it alone. The token draws a random nonce for each message, so a key in a CloudHSM key
+// store is good for 2^32 messages (NIST SP 800-38D section 8.3).
+//
 // # Grant token, version 1
 //
 //	offset  size  field

@@ -179,7 +179,19 @@ func (b *bench) do(c *api.Call, name string, in any) (any, *audit.Record, error)
 	}
 	var err error
 	if op.Kind == api.Update {
-		err = b.st.Update(context.Background(), body)
+		undo := func() {}
+		if op.Before != nil {
+			n.Record = &audit.Record{EventID: ids.UUID(), EventName: name}
+			var u func()
+			if u, err = op.Before(context.Background(), b.st.Snapshot(), &n, in); u != nil {
+				undo = u
+			}
+		}
+		if err == nil {
+			if err = b.st.Update(context.Background(), body); err != nil {
+				undo()
+			}
+		}
 	} else {
 		err = body(b.st.Snapshot())
 	}

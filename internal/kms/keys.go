@@ -75,8 +75,8 @@ func (s *Service) onCreateKey(_ context.Context, tx *store.Tx, c *api.Call, in *
 	return targets, nil
 }
 
-// createKey is CreateKey.
-func (s *Service) createKey(_ context.Context, tx *store.Tx, c *api.Call, in *kms.CreateKeyInput) (*kms.CreateKeyOutput, error) {
+// newKey is the key that a CreateKey wants, without material.
+func (s *Service) newKey(tx *store.Tx, c *api.Call, in *kms.CreateKeyInput) (*Key, error) {
 	w, err := wantedKey(in)
 	if err != nil {
 		return nil, err
@@ -106,9 +106,6 @@ func (s *Service) createKey(_ context.Context, tx *store.Tx, c *api.Call, in *km
 		if in.CustomKeyStoreId != nil {
 			return nil, errValidation("CustomKeyStoreId is valid only for a key with the origin AWS_CLOUDHSM or EXTERNAL_KEY_STORE.")
 		}
-		if err := s.addMaterial(k, c.Time); err != nil {
-			return nil, err
-		}
 	case originExternal:
 		if in.CustomKeyStoreId != nil {
 			return nil, errValidation("CustomKeyStoreId is valid only for a key with the origin AWS_CLOUDHSM or EXTERNAL_KEY_STORE.")
@@ -118,9 +115,28 @@ func (s *Service) createKey(_ context.Context, tx *store.Tx, c *api.Call, in *km
 		}
 		k.State = statePendingImport
 	default:
-		if err := s.inCustomStore(tx, c, k, in); err != nil {
-			return nil, err
+		if id, ok := c.Prepared.(string); ok {
+			k.ID = id
 		}
+		return k, s.placeInStore(tx, c, k, in)
+	}
+	return k, nil
+}
+
+// createKey is CreateKey.
+func (s *Service) createKey(_ context.Context, tx *store.Tx, c *api.Call, in *kms.CreateKeyInput) (*kms.CreateKeyOutput, error) {
+	k, err := s.newKey(tx, c, in)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case k.inStore():
+		err = s.addStoreMaterial(tx, k, c.Time)
+	case k.Origin == originKMS:
+		err = s.addMaterial(k, c.Time)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := s.keys.Put(tx, k.path(), k); err != nil {
 		return nil, err
@@ -160,8 +176,11 @@ func (s *Service) metadata(tx *store.Tx, k *Key, c *api.Call) *types.KeyMetadata
 	if k.MultiRegion {
 		m.MultiRegionConfiguration = s.multiRegionConfiguration(tx, k)
 	}
-	if k.Store != "" {
+	if k.inStore() {
 		m.CustomKeyStoreId = ptr(k.Store)
+		if st := s.stores.Get(tx, k.storePath()); st != nil && st.Type == storeHSM {
+			m.CloudHsmClusterId = ptr(st.Cluster)
+		}
 		if k.Origin == originXKS {
 			m.XksKeyConfiguration = &types.XksKeyConfigurationType{Id: ptr(k.External)}
 		}
@@ -292,6 +311,9 @@ func (s *Service) cancelKeyDeletion(ctx context.Context, tx *store.Tx, c *api.Ca
 	if err != nil {
 		return nil, err
 	}
+	if k.Doomed {
+		return nil, errNoKey(k.arn())
+	}
 	if k.State != statePendingDeletion && k.State != statePendingReplicaDeletion {
 		return nil, errState(k.arn() + " is not pending deletion.")
 	}
@@ -317,6 +339,10 @@ func (s *Service) Reap(ctx context.Context) error {
 	})
 	var errs []error
 	for _, p := range due {
+		if err := s.destroyInStore(ctx, p, now); err != nil {
+			errs = append(errs, fmt.Errorf("destroy what key %s rests on: %w", p, err))
+			continue
+		}
 		err := s.store.Update(ctx, func(tx *store.Tx) error {
 			k := s.keys.Edit(tx, p)
 			if k == nil || !k.due(now) {
@@ -404,6 +430,11 @@ func (s *Service) destroy(tx *store.Tx, k *Key) error {
 	}
 	if err := s.usages.Delete(tx, kp); err != nil {
 		return err
+	}
+	if k.inStore() {
+		if err := s.storeKeys.Delete(tx, k.claim()); err != nil {
+			return err
+		}
 	}
 	if k.isReplica() {
 		if err := s.replicaGone(tx, k); err != nil {

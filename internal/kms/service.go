@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -34,6 +35,8 @@ type Config struct {
 	// Regions in which multi-Region keys may be replicated; empty: any Region
 	// with a well-formed name.
 	Regions []string
+	// KeyStores is what the operator says about custom key stores.
+	KeyStores KeyStores
 	// ReapEvery is how often deletion, rotation and expiry are looked after;
 	// default one minute.
 	ReapEvery time.Duration
@@ -86,6 +89,10 @@ type Service struct {
 	names   *store.Table[grantName]
 	usages  *store.Table[usage]
 
+	stores    *store.Table[CustomStore]
+	storeKeys *store.Table[storeKey]
+	links     links
+
 	byTarget *store.Index[Alias] // key path → alias paths
 	index    *grantIndex
 	counts   keyCounts
@@ -100,12 +107,19 @@ func New(cfg Config) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	if err := cfg.KeyStores.load(); err != nil {
+		return nil, fmt.Errorf("kms: configuration of custom key stores: %w", err)
+	}
 	s := &Service{cfg: cfg, log: cfg.Logger, store: cfg.Store}
 	s.keys = store.Define[Key](cfg.Store, "kms/key", 1)
 	s.aliases = store.Define[Alias](cfg.Store, "kms/alias", 1)
 	s.grants = store.Define[Grant](cfg.Store, "kms/grant", 1)
 	s.names = store.Define[grantName](cfg.Store, "kms/grant-name", 1)
 	s.usages = store.Define[usage](cfg.Store, "kms/usage", 1)
+	s.stores = store.Define[CustomStore](cfg.Store, "kms/store", 1)
+	s.storeKeys = store.Define[storeKey](cfg.Store, "kms/store-key", 1)
+	s.links.wake = make(chan struct{}, 1)
+	s.stores.OnChange(s.links.changed)
 	s.byTarget = store.NewIndex(s.aliases, func(key string, a *Alias) []string {
 		account, region, _ := splitPath(key)
 		return []string{path(account, region, a.Target)}
@@ -115,6 +129,9 @@ func New(cfg Config) (*Service, error) {
 	s.keys.OnChange(func(p string, old, new *Key) {
 		if new != nil {
 			new.settle()
+			if new.inStore() {
+				new.derived.link = s.links.at(new.storePath())
+			}
 		}
 		s.cache.keyChanged(p, old, new)
 		s.counts.changed(p, old, new)
@@ -128,16 +145,14 @@ func New(cfg Config) (*Service, error) {
 func (s *Service) now() time.Time { return s.cfg.Clock.Now().UTC().Truncate(time.Millisecond) }
 
 // Run looks after what happens by the clock (deletion, rotation, expiry of
-// imported material) and writes down last usage, until ctx ends. In a cluster
-// the first is done by one node at a time.
+// imported material), connects custom key stores and writes down last usage, until
+// ctx ends. In a cluster the first two are done by one node at a time.
 func (s *Service) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Add(1)
-	go func() {
-		defer wg.Done()
-		s.writeUsage(ctx)
-	}()
+	wg.Go(func() { s.writeUsage(ctx) })
+	wg.Go(func() { s.runStores(ctx) })
+	defer s.links.close()
 	s.store.Lead(ctx, "kms-reaper", func(ctx context.Context) {
 		for {
 			if err := s.Reap(ctx); err != nil && ctx.Err() == nil {

@@ -64,7 +64,7 @@ func (a accept) check(k *Key, now time.Time) error {
 		}
 	case stateUnavailable:
 		if !a.unavailable {
-			return errState(arn + " is unavailable.")
+			return errUnavailable(k)
 		}
 	case stateCreating:
 		if !a.creating {

@@ -37,6 +37,9 @@ type Key struct {
 	// Store is the custom key store; External the key's ID in an external key store.
 	Store    string `json:",omitempty"`
 	External string `json:",omitempty"`
+	// Doomed: the waiting period is over and what the key rests on in its custom key
+	// store is being destroyed. There is no way back.
+	Doomed bool `json:",omitempty"`
 
 	derived derived
 }
@@ -46,6 +49,7 @@ type Key struct {
 type derived struct {
 	path, arn string
 	keys      conditions // the condition keys that describe the key, its aliases apart
+	link      *link      // of a key in a custom key store
 }
 
 // settle fills derived. Only the store's change hook calls it.
@@ -178,8 +182,12 @@ func (m *Material) pending() bool {
 }
 
 // stateAt is the key's state at a moment: imported material that has expired
-// makes a key PendingImport before the reaper has come round.
+// makes a key PendingImport before the reaper has come round, and a custom key store that
+// is not connected makes its keys Unavailable.
 func (k *Key) stateAt(now time.Time) string {
+	if l := k.derived.link; l != nil && !l.connected.Load() && (k.State == stateEnabled || k.State == stateDisabled) {
+		return stateUnavailable
+	}
 	if k.State != stateEnabled && k.State != stateDisabled || k.Origin != originExternal {
 		return k.State
 	}
@@ -194,6 +202,15 @@ func (k *Key) stateAt(now time.Time) string {
 		}
 	}
 	return k.State
+}
+
+// shownMaterial is the material's ID as replies have it: that of a key in a
+// custom key store is not shown.
+func (k *Key) shownMaterial(m *Material) *string {
+	if k.inStore() {
+		return nil
+	}
+	return ptr(m.ID)
 }
 
 // isReplica tells a replica of a multi-Region key from its primary.

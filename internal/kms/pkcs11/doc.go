@@ -84,6 +84,9 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// Info describes a token.
+type Info struct{ Manufacturer, Model, Serial string }
+
 // KeyInfo describes a key in the token.
 type KeyInfo struct {
 	Label string

@@ -137,6 +137,16 @@ func (m *module) slot(label string) (uint, error) {
 	return 0, ErrNoToken
 }
 
+// info describes the token in a slot as far as it tells.
+func (m *module) info(slot uint) Info {
+	i, err := m.ctx.GetTokenInfo(slot)
+	if err != nil {
+		return Info{}
+	}
+	trim := func(s string) string { return strings.TrimRight(s, " \x00") }
+	return Info{Manufacturer: trim(i.ManufacturerID), Model: trim(i.Model), Serial: trim(i.SerialNumber)}
+}
+
 // again logs in anew after the token lost its sessions.
 func (m *module) again(slot uint, pin *secret.Bytes) error {
 	m.mu.Lock()

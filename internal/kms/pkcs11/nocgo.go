@@ -23,6 +23,7 @@ func (*Token) Key(context.Context, string) (KeyInfo, error)                 { re
 func (*Token) Destroy(context.Context, string) error                        { return ErrClosed }
 func (*Token) Seal(context.Context, string, []byte, []byte) ([]byte, error) { return nil, ErrClosed }
 func (*Token) Random(context.Context, int) (*secret.Bytes, error)           { return nil, ErrClosed }
+func (*Token) Info() Info                                                   { return Info{} }
 func (*Token) Ping(context.Context) error                                   { return ErrClosed }
 func (*Token) Open(context.Context, string, []byte, []byte) (*secret.Bytes, error) {
 	return nil, ErrClosed

@@ -22,6 +22,7 @@ type Token struct {
 	mod  *module
 	slot uint
 	pin  *secret.Bytes
+	info Info
 
 	// free holds a place for each session that may be open; nil: open one first.
 	free chan *session
@@ -61,7 +62,7 @@ func Open(ctx context.Context, cfg Config, pin *secret.Bytes) (*Token, error) {
 			done <- opened{err: err}
 			return
 		}
-		t := &Token{mod: m, slot: slot, pin: own, free: make(chan *session, cfg.Sessions)}
+		t := &Token{mod: m, slot: slot, pin: own, info: m.info(slot), free: make(chan *session, cfg.Sessions)}
 		for range cfg.Sessions {
 			t.free <- nil
 		}
@@ -196,6 +197,9 @@ func attempt[T any](t *Token, s **session, f func(ctx *pkcs11.Ctx, s pkcs11.Sess
 	}
 	return f(t.mod.ctx, (*s).h)
 }
+
+// Info describes the token.
+func (t *Token) Info() Info { return t.info }
 
 // Ping asks the token for a sign of life that needs the login.
 func (t *Token) Ping(ctx context.Context) error {
