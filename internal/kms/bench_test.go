@@ -1,0 +1,68 @@
+package kms
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"unsafe"
+)
+
+// grantsOf50k are EBS's grants on one key, one a volume.
+func grantsOf50k() ([]string, []*Grant) {
+	paths, grants := make([]string, 50_000), make([]*Grant, 50_000)
+	operations := []string{"Decrypt", "GenerateDataKeyWithoutPlaintext"}
+	for i := range grants {
+		id := fmt.Sprintf("%064x", i)
+		paths[i] = "111122223333/us-west-2/1234abcd-12ab-34cd-56ef-1234567890ab/" + id
+		grants[i] = &Grant{ID: id, Grantee: "ec2.us-west-2.amazonaws.com", Operations: operations,
+			Equals: map[string]string{"aws:ebs:id": fmt.Sprintf("vol-%08x", i), "aws:workspaces:sid-directoryid": "[S-1-5-21-1-2-3-1107]@[d-1234abcd01]"}}
+	}
+	return paths, grants
+}
+
+// TestGrantMemory: the index of 50,000 grants costs less than 200 bytes a grant
+// beyond the records, whose paths it shares.
+func TestGrantMemory(t *testing.T) {
+	paths, grants := grantsOf50k()
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	ix := newGrantIndex()
+	for i, g := range grants {
+		ix.changed(paths[i], nil, g)
+	}
+	each := float64(heap()-before) / float64(len(grants))
+	t.Logf("%.0f bytes of index a grant (the Grant struct itself has %d)", each, unsafe.Sizeof(Grant{}))
+	if each >= 200 {
+		t.Errorf("the index takes %.0f bytes a grant, want under 200", each)
+	}
+	runtime.KeepAlive(ix)
+	runtime.KeepAlive(grants)
+	runtime.KeepAlive(paths)
+}
+
+// BenchmarkGrantLookup finds the one grant of 10 or 50,000 that can allow a call.
+func BenchmarkGrantLookup(b *testing.B) {
+	paths, grants := grantsOf50k()
+	for _, n := range []int{10, 50_000} {
+		ix := newGrantIndex()
+		for i, g := range grants[:n] {
+			ix.changed(paths[i], nil, g)
+		}
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			var few [4]string
+			i := 0
+			for b.Loop() {
+				i = (i + 7919) % n
+				if got := ix.candidates(keyPathOf(paths[i]), grants[i].Grantee, "Decrypt", grants[i].Equals, false, few[:0]); len(got) != 1 || got[0] != paths[i] {
+					b.Fatalf("candidates of grant %d: %v", i, got)
+				}
+			}
+		})
+	}
+}
