@@ -9,7 +9,7 @@ export GOFLAGS
 PAGES   := internal/console/dist/index.html
 MODULES := console/node_modules/.package-lock.json
 
-.PHONY: help build console demo test check e2e image prerequisites docs fuzz soak clean
+.PHONY: help build console demo test test-etcd check e2e image prerequisites docs fuzz soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ demo: prerequisites build image ## the whole of MISSION: a launch to a desktop o
 
 test: prerequisites build ## all tests but those that boot a desktop
 	@scripts/test
+
+test-etcd: ## the suites of the state, the path and KMS on an external etcd whose members are killed
+	@scripts/test --etcd
 
 e2e: prerequisites build image ## the end-to-end tests with a real QEMU boot
 	@scripts/test --e2e

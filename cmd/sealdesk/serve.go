@@ -90,6 +90,7 @@ SEALDESK_ROOT_SECRET_ACCESS_KEY give the account and its root credentials.`,
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "PEM key of the certificate")
 	f.StringSliceVar(&cfg.TLSNames, "tls-name", nil, "further host name or address for a certificate we make")
 	f.StringSliceVar(&cfg.Etcd.Endpoints, "etcd-endpoints", nil, "external etcd cluster (default: embedded)")
+	f.StringVar(&cfg.Etcd.Prefix, "etcd-prefix", "", "prefix of every key, for installations that share an etcd cluster")
 	f.StringVar(&cfg.Etcd.CAFile, "etcd-ca", "", "CA of the etcd cluster")
 	f.StringVar(&cfg.Etcd.CertFile, "etcd-cert", "", "client certificate for the etcd cluster")
 	f.StringVar(&cfg.Etcd.KeyFile, "etcd-key", "", "key of the client certificate")

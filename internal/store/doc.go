@@ -8,6 +8,8 @@
 //     holds at the moment its writes become visible, or it is run again. When
 //     Update returns nil the writes are on stable storage (etcd's write-ahead
 //     log is synced) and visible to every later View and Update on this node.
+//   - A commit whose answer is lost, because a member of an external cluster died, is
+//     found out: Update returns nil when it happened and runs again when it did not.
 //   - View reads one consistent snapshot from memory and never waits for etcd.
 //     Another node's write is visible once its watch event has arrived.
 //   - Records are shared and immutable. Get and Scan return pointers that

@@ -11,9 +11,11 @@ import (
 	"path/filepath"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+	"go.etcd.io/etcd/client/v3/namespace"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
@@ -27,6 +29,9 @@ type Config struct {
 	Endpoints []string
 	// CAFile, CertFile and KeyFile are the TLS files for Endpoints.
 	CAFile, CertFile, KeyFile string
+	// Prefix is put before every key, so that several installations share the
+	// cluster of Endpoints, for example /sealdesk-of-acme.
+	Prefix string
 	// Unsynced has the embedded etcd skip fsync. Tests only: a power cut loses data.
 	Unsynced bool
 	// Logger receives what goes wrong; default slog.Default().
@@ -112,11 +117,24 @@ func dial(ctx context.Context, cfg Config) (*clientv3.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to etcd at %v: %w", cfg.Endpoints, err)
 	}
+	if cfg.Prefix != "" {
+		c.KV = namespace.NewKV(c.KV, cfg.Prefix)
+		c.Watcher = namespace.NewWatcher(c.Watcher, cfg.Prefix)
+		c.Lease = namespace.NewLease(c.Lease, cfg.Prefix)
+	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	if _, err := c.Get(ctx, root, clientv3.WithPrefix(), clientv3.WithCountOnly()); err != nil {
+	large := make([]clientv3.Cmp, maxTxnOps)
+	for i := range large {
+		large[i] = clientv3.Compare(clientv3.Version(root), ">", -1)
+	}
+	_, err = c.Txn(ctx).If(large...).Commit()
+	if errors.Is(err, rpctypes.ErrTooManyOps) {
+		err = fmt.Errorf("its members must be started with --max-txn-ops=%d or more: %w", maxTxnOps, err)
+	}
+	if err != nil {
 		c.Close()
-		return nil, fmt.Errorf("etcd at %v does not answer: %w", cfg.Endpoints, err)
+		return nil, fmt.Errorf("use etcd at %v: %w", cfg.Endpoints, err)
 	}
 	return c, nil
 }
@@ -141,7 +159,12 @@ func (s *Store) Lead(ctx context.Context, office string, f func(ctx context.Cont
 }
 
 func (s *Store) leadOnce(ctx context.Context, office string, f func(ctx context.Context)) error {
-	session, err := concurrency.NewSession(s.client, concurrency.WithTTL(5), concurrency.WithContext(ctx))
+	lease, err := s.client.Grant(ctx, 5)
+	if err != nil {
+		return err
+	}
+	// Not with ctx: when that ends, Close must still give up the office at once.
+	session, err := concurrency.NewSession(s.client, concurrency.WithLease(lease.ID))
 	if err != nil {
 		return err
 	}

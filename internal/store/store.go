@@ -34,6 +34,7 @@ type Store struct {
 	log    *slog.Logger
 	client *clientv3.Client
 	stop   func() // stops the embedded server, if any
+	fence  *fence // resolves commits whose answer was lost; nil when embedded
 
 	tables map[string]tableCore // by name; fixed once started
 
@@ -43,11 +44,12 @@ type Store struct {
 	mu      sync.Mutex    // guards advanced
 	advance chan struct{} // closed and replaced each time state moves
 
-	ctx     context.Context
-	cancel  context.CancelFunc
-	done    chan struct{}
-	started bool
-	failure atomic.Pointer[error]
+	ctx      context.Context
+	watchCtx context.Context // ctx, for the watch that follows
+	cancel   context.CancelFunc
+	done     chan struct{}
+	started  bool
+	failure  atomic.Pointer[error]
 }
 
 // state is one consistent snapshot: every table as of revision rev.
@@ -78,10 +80,13 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{cfg: cfg, log: cfg.Logger, tables: map[string]tableCore{}, advance: make(chan struct{}), done: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.watchCtx = clientv3.WithRequireLeader(s.ctx)
 	var err error
 	if len(cfg.Endpoints) > 0 {
-		s.client, err = dial(ctx, cfg)
 		s.stop = func() {}
+		if s.client, err = dial(ctx, cfg); err == nil {
+			s.fence, err = newFence(ctx, s.client, cfg)
+		}
 	} else {
 		s.client, s.stop, err = embedded(ctx, cfg)
 	}
@@ -112,7 +117,7 @@ func (s *Store) Start(ctx context.Context) error {
 		}
 	}
 	s.publish(resp.Header.Revision, nil)
-	watch := s.client.Watch(clientv3.WithRequireLeader(s.ctx), root, clientv3.WithPrefix(), clientv3.WithRev(resp.Header.Revision+1))
+	watch := s.client.Watch(s.watchCtx, root, clientv3.WithPrefix(), clientv3.WithRev(resp.Header.Revision+1))
 	go s.follow(watch, resp.Header.Revision)
 	return nil
 }
@@ -136,6 +141,9 @@ func (s *Store) follow(watch clientv3.WatchChan, rev int64) {
 			}
 			if len(resp.Events) > 0 {
 				rev = resp.Events[len(resp.Events)-1].Kv.ModRevision
+				s.publish(rev, touched)
+			} else if resp.IsProgressNotify() && resp.Header.Revision > rev {
+				rev = resp.Header.Revision
 				s.publish(rev, touched)
 			}
 		}
@@ -183,7 +191,7 @@ func (s *Store) rewatch(rev *int64) clientv3.WatchChan {
 		*rev = resp.Header.Revision
 		s.publish(*rev, touched)
 	}
-	return s.client.Watch(clientv3.WithRequireLeader(s.ctx), root, clientv3.WithPrefix(), clientv3.WithRev(*rev+1))
+	return s.client.Watch(s.watchCtx, root, clientv3.WithPrefix(), clientv3.WithRev(*rev+1))
 }
 
 // tableOf is the table a full key belongs to, "" when it is none of ours.
@@ -264,6 +272,24 @@ func (s *Store) await(ctx context.Context, rev int64) error {
 		case <-s.ctx.Done():
 			return ErrClosed
 		}
+	}
+}
+
+// catchUp returns once the state has reached rev, which need not be that of one of
+// our records: others write to a shared cluster, and etcd tells only when asked that
+// nothing of ours has changed.
+func (s *Store) catchUp(ctx context.Context, rev int64) error {
+	if s.fence == nil {
+		return s.await(ctx, rev)
+	}
+	for patience := 20 * time.Millisecond; ; patience = 200 * time.Millisecond {
+		wait, cancel := context.WithTimeout(ctx, patience)
+		err := s.await(wait, rev)
+		cancel()
+		if err == nil || ctx.Err() != nil || errors.Is(err, ErrClosed) {
+			return err
+		}
+		_ = s.client.RequestProgress(s.watchCtx) // the answer comes with the watch
 	}
 }
 

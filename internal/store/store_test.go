@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sealdesk/sealdesk/internal/store"
+	"github.com/sealdesk/sealdesk/internal/store/etcdtest"
 )
 
 type rec struct {
@@ -18,7 +19,11 @@ type rec struct {
 
 func open(t testing.TB, dir string) (*store.Store, *store.Table[rec], *store.Index[rec]) {
 	t.Helper()
-	s, err := store.Open(context.Background(), store.Config{DataDir: dir})
+	cfg, err := etcdtest.Config(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(context.Background(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

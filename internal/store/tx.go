@@ -60,7 +60,7 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 		if err != nil {
 			return err
 		}
-		if err := s.await(ctx, rev); err != nil {
+		if err := s.catchUp(ctx, rev); err != nil {
 			return err
 		}
 		if ok {
@@ -106,6 +106,12 @@ func (tx *Tx) commit(ctx context.Context) (ok bool, rev int64, err error) {
 		} else {
 			ops = append(ops, clientv3.OpPut(k, string(w.raw)))
 		}
+	}
+	if tx.s.fence != nil {
+		if ok, rev, err = tx.s.fence.commit(ctx, cmps, ops); err != nil {
+			err = fmt.Errorf("commit to etcd: %w", err)
+		}
+		return ok, rev, err
 	}
 	resp, err := tx.s.client.Txn(ctx).If(cmps...).Then(ops...).Commit()
 	if err != nil {

@@ -8,6 +8,9 @@
 // Desktops run on the fake compute driver, which is a working one in memory.
 // Volumes are real: they need the volumed process, which is the test binary
 // itself when TestMain is apptest.Main.
+//
+// The state is in an embedded etcd; with SEALDESK_TEST_ETCD=external it is in a
+// cluster of three whose members are killed while the tests run (etcdtest).
 package apptest
 
 import (
@@ -32,6 +35,7 @@ import (
 	"github.com/sealdesk/sealdesk/internal/app"
 	"github.com/sealdesk/sealdesk/internal/block/volumed"
 	"github.com/sealdesk/sealdesk/internal/compute/fake"
+	"github.com/sealdesk/sealdesk/internal/store/etcdtest"
 	dsdata "github.com/sealdesk/sealdesk/internal/wire/dsdata/client"
 )
 
@@ -90,6 +94,9 @@ func New(t testing.TB, opts ...func(*app.Config)) *Server {
 	logs.t = t
 	cfg := app.Config{DataDir: dir, Listen: "127.0.0.1:0", AccountID: Account, RootAccessKeyID: RootAccessKeyID, RootSecretAccessKey: RootSecret,
 		Self: app.NoVolumed, Logger: slog.New(slog.NewTextHandler(&logs, &slog.HandlerOptions{Level: level}))}
+	if cfg.Etcd, err = etcdtest.Config(dir); err != nil {
+		t.Fatal(err)
+	}
 	cfg.Etcd.Unsynced = true
 	if canVolume {
 		cfg.Self = "" // this binary
