@@ -97,6 +97,7 @@ SEALDESK_ROOT_SECRET_ACCESS_KEY give the account and its root credentials.`,
 	f.DurationVar(&cfg.SnapshotEvery, "snapshot-interval", 12*time.Hour, "time between snapshots of a running desktop's volumes, to which RestoreWorkspace goes back")
 	f.StringVar(&cfg.KeyStoresFile, "key-stores", "", "JSON file that says where the PKCS #11 tokens and proxies of custom key stores are (docs/kms.md)")
 	f.StringVar(&cfg.Image, "image", "", "raw desktop image (default: the newest in DATA-DIR/images)")
+	f.StringVar(&cfg.DiskTransport, "disk-transport", "auto", "how desktops reach their disks: auto (vhost-user where QEMU has it) or nbd")
 	f.BoolVar(&relaxed, "audit-written", false, "answer calls that change nothing once their record is written, not fsynced (survives a crash of the process, not a power cut)")
 	f.StringVar(&profile, "cpu-profile", "", "write a CPU profile (pprof) to this file until the server stops")
 	f.BoolVar(&cfg.StrictAWS, "strict-aws", false, "when a volume's key is refused let the volume vanish, as AWS does, instead of refusing the call with the reason")

@@ -6,6 +6,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/sealdesk/sealdesk/internal/api"
+	"github.com/sealdesk/sealdesk/internal/compute"
 	"github.com/sealdesk/sealdesk/internal/directory"
 	"github.com/sealdesk/sealdesk/internal/ec2"
 	"github.com/sealdesk/sealdesk/internal/policy"
@@ -37,6 +38,11 @@ func (v workspaceVolumes) Create(ctx context.Context, c *api.Call, r workspaces.
 func (v workspaceVolumes) Status(_ context.Context, c *api.Call, volumeID string) (workspaces.VolumeStatus, error) {
 	state, _, reason := v.Desktops.Status(c.Account, c.Region, volumeID)
 	return workspaces.VolumeStatus{State: state, Reason: reason}, nil
+}
+
+func (v workspaceVolumes) Attach(ctx context.Context, c *api.Call, volumeID, workspaceID, device string) (compute.Disk, error) {
+	e, err := v.Desktops.Attach(ctx, c, volumeID, workspaceID, device)
+	return compute.Disk{Socket: e.Socket, Export: e.Name, Vhost: e.Vhost}, err
 }
 
 func opt(s string) *string {

@@ -145,7 +145,7 @@ func (a *App) services(ctx context.Context, root keyring.Root) error {
 		return err
 	}
 	if cfg.Compute == nil {
-		if cfg.Compute, err = qemu.New(qemu.Options{Dir: filepath.Join(cfg.DataDir, "desktops"), Image: cfg.image, Log: cfg.Logger}); err != nil {
+		if cfg.Compute, err = qemu.New(qemu.Options{Dir: filepath.Join(cfg.DataDir, "desktops"), Image: cfg.image, DiskTransport: cfg.DiskTransport, Log: cfg.Logger}); err != nil {
 			return err
 		}
 	}

@@ -58,6 +58,8 @@ type Config struct {
 	StrictAWS bool
 	// SnapshotEvery is the time between snapshots of a running desktop's volumes; 0: 12 hours.
 	SnapshotEvery time.Duration
+	// DiskTransport is how desktops reach their disks: "auto" (the default: vhost-user where QEMU has it) or "nbd".
+	DiskTransport string
 	// Compute runs the desktops; nil: QEMU.
 	Compute compute.Driver
 	// Self is the path of this program, started again as volumed. Empty: os.Executable.

@@ -31,12 +31,16 @@ const (
 	RoleUser DiskRole = "user"
 )
 
-// Disk is one disk of a machine, served as NBD export on a unix socket by some other process.
+// Disk is one disk of a machine, served as NBD export on a unix socket by some other process, and perhaps by
+// vhost-user-blk too.
 type Disk struct {
 	Role     DiskRole `json:"role"`
 	Socket   string   `json:"socket"` // absolute path of the NBD server's unix socket
 	Export   string   `json:"export"` // NBD export name; may be empty
 	ReadOnly bool     `json:"read_only,omitempty"`
+	// Vhost is the absolute path of a vhost-user-blk server's unix socket, or empty. A driver that can takes it instead of NBD: the
+	// server then gives the disk its serial number, and requests wait for as long as the server is away.
+	Vhost string `json:"vhost,omitempty"`
 }
 
 // Seed is what the guest is told about itself and its user at power-on. See the package doc for the form it takes.
@@ -180,6 +184,8 @@ func (s Spec) Validate() error {
 			return bad("two disks with the role %q", d.Role)
 		case !filepath.IsAbs(d.Socket) || hasControl(d.Socket):
 			return bad("%s disk: socket %q must be an absolute path", d.Role, d.Socket)
+		case d.Vhost != "" && (!filepath.IsAbs(d.Vhost) || hasControl(d.Vhost)):
+			return bad("%s disk: vhost-user socket %q must be an absolute path", d.Role, d.Vhost)
 		case !exportPattern.MatchString(d.Export):
 			return bad("%s disk: export %q must match %s", d.Role, d.Export, exportPattern)
 		}
@@ -323,7 +329,7 @@ type Driver interface {
 	// the path may be longer than a socket address holds.
 	VNCSocket(ctx context.Context, id string) (string, error)
 
-	// QueryBlock tells how the disks of a running machine do.
+	// QueryBlock tells how the disks of a running machine do. Of a disk on vhost-user only its server knows sizes and counts.
 	QueryBlock(ctx context.Context, id string) ([]BlockStatus, error)
 
 	// Close lets go of all machines without stopping them. Every later call returns ErrClosed.

@@ -167,7 +167,7 @@ func (s *Service) serve(ctx context.Context, c *api.Call, volumeKey string) erro
 	if err != nil {
 		return err
 	}
-	anchor, err = s.cfg.Plane.Attach(ctx, Attach{VolumeID: v.ID, Dir: s.dir(v), Socket: s.socket(v), Key: dek, ReadOnly: v.Attachment.ReadOnly, Anchor: anchor, Image: v.Image})
+	anchor, err = s.cfg.Plane.Attach(ctx, Attach{VolumeID: v.ID, Dir: s.dir(v), Socket: s.socket(v), VhostSocket: s.vhostSocket(v), Serial: serial(v), Key: dek, ReadOnly: v.Attachment.ReadOnly, Anchor: anchor, Image: v.Image})
 	if err != nil {
 		return fmt.Errorf("attach volume %s: %w", v.ID, err)
 	}
@@ -283,6 +283,7 @@ func attachmentOf(v *volume) types.VolumeAttachment {
 type Export struct {
 	VolumeID string
 	Socket   string // unix socket of the NBD server
+	Vhost    string // unix socket of the vhost-user-blk server
 	Name     string // of the NBD export
 	// Attached tells that the volume is served now; otherwise Reason says why not.
 	Attached bool
@@ -296,7 +297,7 @@ func (s *Service) Export(account, region, volumeID string) (Export, error) {
 	if v == nil || v.Draft {
 		return Export{}, fail("InvalidVolume.NotFound", "The volume '%s' does not exist.", volumeID)
 	}
-	e := Export{VolumeID: v.ID, Socket: s.socket(v), Name: v.ID, Reason: v.Reason}
+	e := Export{VolumeID: v.ID, Socket: s.socket(v), Vhost: s.vhostSocket(v), Name: v.ID, Reason: v.Reason}
 	switch {
 	case v.Attachment == nil:
 		e.Reason = "the volume is not attached"

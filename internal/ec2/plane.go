@@ -69,8 +69,11 @@ type Attach struct {
 	VolumeID string
 	Dir      string
 	Socket   string // absolute path of the NBD unix socket
-	Key      *secret.Bytes
-	ReadOnly bool
+	// VhostSocket is the absolute path of a vhost-user-blk socket that serves the volume too, or "". Serial
+	// is the serial number that a guest sees there.
+	VhostSocket, Serial string
+	Key                 *secret.Bytes
+	ReadOnly            bool
 	// Anchor is the newest anchor that was recorded of the volume; the plane refuses
 	// a volume that is older.
 	Anchor []byte

@@ -2,6 +2,7 @@ package ec2
 
 import (
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -182,8 +183,20 @@ func (v *volume) key() string { return key(v.Account, v.Region, v.ID) }
 func (v *volume) arn() string { return arnOf(v.Account, v.Region, "volume", v.ID) }
 func (v *volume) size() int64 { return int64(v.SizeGiB) << 30 }
 
-func (s *Service) dir(v *volume) string           { return filepath.Join(s.cfg.VolumeDir, v.ID) }
-func (s *Service) socket(v *volume) string        { return filepath.Join(s.cfg.SocketDir, v.ID+".sock") }
+func (s *Service) dir(v *volume) string    { return filepath.Join(s.cfg.VolumeDir, v.ID) }
+func (s *Service) socket(v *volume) string { return filepath.Join(s.cfg.SocketDir, v.ID+".sock") }
+
+// vhostSocket is where a virtual machine monitor finds the volume by shared memory.
+func (s *Service) vhostSocket(v *volume) string { return filepath.Join(s.cfg.SocketDir, v.ID+".vhost") }
+
+// serial is a disk's serial number in a guest: its role in a desktop, else the volume ID as EBS gives it (without the hyphen).
+func serial(v *volume) string {
+	if v.Desktop != nil {
+		return v.Desktop.Role
+	}
+	return strings.Replace(v.ID, "-", "", 1)
+}
+
 func (n *snapshot) key() string                   { return key(n.Account, n.Region, n.ID) }
 func (n *snapshot) arn() string                   { return "arn:aws:ec2:" + n.Region + "::snapshot/" + n.ID }
 func (s *Service) snapshotDir(n *snapshot) string { return filepath.Join(s.cfg.VolumeDir, n.ID) }

@@ -78,7 +78,7 @@ func (p *VolumedPlane) Attach(ctx context.Context, a Attach) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := p.Client.Attach(ctx, volumed.AttachRequest{VolumeID: a.VolumeID, Dir: a.Dir, Socket: a.Socket, ReadOnly: a.ReadOnly, Anchor: anchor, BaseImage: a.Image, Key: a.Key})
+	st, err := p.Client.Attach(ctx, volumed.AttachRequest{VolumeID: a.VolumeID, Dir: a.Dir, Socket: a.Socket, VhostSocket: a.VhostSocket, Serial: a.Serial, ReadOnly: a.ReadOnly, Anchor: anchor, BaseImage: a.Image, Key: a.Key})
 	return text(st.Anchor), err
 }
 

@@ -204,24 +204,24 @@ func (d *Desktops) Status(account, region, volumeID string) (state, attachment, 
 }
 
 // Attach has the volume served for the WorkSpace's machine; when it is already, it
-// says where. socket is the NBD server's unix socket, export the export's name.
-func (d *Desktops) Attach(ctx context.Context, c *api.Call, volumeID, workspaceID, device string) (socket, export string, err error) {
+// says where.
+func (d *Desktops) Attach(ctx context.Context, c *api.Call, volumeID, workspaceID, device string) (Export, error) {
 	e, err := d.s.Export(c.Account, c.Region, volumeID)
 	if err != nil {
-		return "", "", err
+		return Export{}, err
 	}
 	v := d.s.volumes.Get(d.s.cfg.Store.Snapshot(), key(c.Account, c.Region, volumeID))
 	if e.Attached && v != nil && v.Attachment != nil && v.Attachment.Instance == workspaceID {
 		if sv, err := d.s.servedNow(ctx, volumeID); err == nil && sv != nil && sv.Failed == "" {
-			return e.Socket, e.Name, nil
+			return e, nil
 		}
 	}
 	_, err = api.Do[ec2.AttachVolumeOutput](ctx, d.caller, c, "ec2", "AttachVolume", &ec2.AttachVolumeInput{
 		VolumeId: aws.String(volumeID), InstanceId: aws.String(workspaceID), Device: aws.String(device)})
 	if err != nil {
-		return "", "", err
+		return Export{}, err
 	}
-	return e.Socket, e.Name, nil
+	return e, nil
 }
 
 // Detach has the volume dropped, and its key wiped. A volume that is not attached, or

@@ -366,11 +366,12 @@ func (s *Service) attachVolumes(ctx context.Context, w *workspace) ([]compute.Di
 		role           compute.DiskRole
 		volume, device string
 	}{{compute.RoleRoot, w.RootVolume, "/dev/sda1"}, {compute.RoleUser, w.UserVolume, "/dev/sdf"}} {
-		socket, export, err := s.cfg.Volumes.Attach(ctx, s.call(w), d.volume, w.ID, d.device)
+		disk, err := s.cfg.Volumes.Attach(ctx, s.call(w), d.volume, w.ID, d.device)
 		if err != nil {
 			return nil, fmt.Errorf("attach the %s volume %s: %w", d.role, d.volume, err)
 		}
-		disks = append(disks, compute.Disk{Role: d.role, Socket: socket, Export: export})
+		disk.Role = d.role
+		disks = append(disks, disk)
 	}
 	return disks, nil
 }

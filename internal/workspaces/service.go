@@ -84,8 +84,8 @@ type Volumes interface {
 	Create(ctx context.Context, c *api.Call, v VolumeRequest) (volumeID string, err error)
 	Status(ctx context.Context, c *api.Call, volumeID string) (VolumeStatus, error)
 	// Attach opens the volume with its data key and serves it; when it is already
-	// attached to the WorkSpace it only says where.
-	Attach(ctx context.Context, c *api.Call, volumeID, workspaceID, device string) (socket, export string, err error)
+	// attached to the WorkSpace it only says where. The disk has no role yet.
+	Attach(ctx context.Context, c *api.Call, volumeID, workspaceID, device string) (compute.Disk, error)
 	Detach(ctx context.Context, c *api.Call, volumeID string) error
 	// Reset renews a detached volume from an image, under the data key it has.
 	Reset(ctx context.Context, c *api.Call, volumeID, image string) error

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ const maxOptions = 256
 type handshake struct {
 	s          *Server
 	c          net.Conn
+	tls        *tls.Conn // nil before STARTTLS
 	noZeroes   bool
 	structured bool
 	context    bool    // base:allocation was chosen …
@@ -96,6 +98,12 @@ func (h *handshake) refuse(opt, typ uint32, format string, a ...any) error {
 }
 
 func (h *handshake) option(opt uint32, data []byte) (e *Export, done bool, err error) {
+	if h.s.TLS != nil && h.tls == nil && opt != optStartTLS && opt != optAbort {
+		if opt == optExportName {
+			return nil, true, errors.New("client without TLS") // it has no way to be told
+		}
+		return nil, false, h.refuse(opt, repErrTLSReqd, "start TLS first")
+	}
 	switch opt {
 	case optExportName:
 		e := h.s.find(string(data))
@@ -136,9 +144,29 @@ func (h *handshake) option(opt uint32, data []byte) (e *Export, done bool, err e
 	case optListContext, optSetContext:
 		return nil, false, h.metaContext(opt, data)
 	case optStartTLS:
-		return nil, false, h.refuse(opt, repErrPolicy, "this is a local socket; TLS is not offered on it")
+		return nil, false, h.startTLS(data)
 	}
 	return nil, false, h.refuse(opt, repErrUnsup, "option %d is not supported", opt)
+}
+
+// startTLS goes on encrypted. What was agreed before is forgotten, as the specification asks.
+func (h *handshake) startTLS(data []byte) error {
+	switch {
+	case h.s.TLS == nil:
+		return h.refuse(optStartTLS, repErrPolicy, "this is a local socket; TLS is not offered on it")
+	case len(data) != 0 || h.tls != nil:
+		return h.refuse(optStartTLS, repErrInvalid, "NBD_OPT_STARTTLS comes once and takes no data")
+	}
+	if err := h.reply(optStartTLS, repAck, nil); err != nil {
+		return err
+	}
+	h.tls = tls.Server(h.c, h.s.TLS)
+	if err := h.tls.Handshake(); err != nil { // within the deadline of the negotiation
+		return fmt.Errorf("TLS: %w", err)
+	}
+	h.c = h.tls
+	h.structured, h.context, h.contextOf = false, false, nil
+	return nil
 }
 
 // takeString cuts a string with a 32-bit length off p.

@@ -6,7 +6,8 @@
 // NBD_CMD_READ (with DF), WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES (with
 // NO_HOLE and FAST_ZERO), BLOCK_STATUS (with REQ_ONE); FUA; several connections to one export
 // (CAN_MULTI_CONN: a flush on any of them covers writes answered on all of them).
-// Not served: TLS (the listener is a unix socket), extended headers, resize.
+// STARTTLS with client certificates: a server with a TLS configuration serves nothing before it.
+// Not served: extended headers, resize.
 //
 // # How a connection is worked
 //
@@ -18,9 +19,13 @@ package nbd
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 
 	"github.com/sealdesk/sealdesk/internal/block"
@@ -38,12 +43,33 @@ type Export struct {
 type Server struct {
 	// Exports are offered by name. A client that asks for "" gets the only one there is.
 	Exports []Export
-	Logger  *slog.Logger
+	// TLS, when not nil, is what every client must start before anything else (the specification's FORCEDTLS mode). MutualTLS
+	// makes one that asks for client certificates. Any listener but a unix socket should have it.
+	TLS    *tls.Config
+	Logger *slog.Logger
 
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
 	closed bool
 	wg     sync.WaitGroup
+}
+
+// MutualTLS is a configuration that shows a certificate and accepts clients with one that an authority in the file ca
+// has signed, TLS 1.2 or newer. All files are PEM.
+func MutualTLS(ca, cert, key string) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("NBD certificate: %w", err)
+	}
+	b, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, fmt.Errorf("NBD certificate authority: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("NBD certificate authority: %s holds no certificate", ca)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}, nil
 }
 
 // MaxRequest is the largest payload of a read or write.
@@ -118,11 +144,14 @@ func (s *Server) shutdown() {
 func (s *Server) ServeConn(c net.Conn) error {
 	h := &handshake{s: s, c: c}
 	e, err := h.run()
+	if h.c != c { // TLS was started; its end is told to the peer
+		defer h.c.Close()
+	}
 	if err != nil || e == nil {
 		return err
 	}
 	t := &transmission{
-		s: s, c: c, dev: e.Device, readOnly: e.ReadOnly, structured: h.structured, context: h.context && h.contextOf == e,
+		s: s, c: h.c, dev: e.Device, readOnly: e.ReadOnly, structured: h.structured, context: h.context && h.contextOf == e,
 		name: e.Name, size: e.Device.Size(),
 	}
 	t.batch, _ = e.Device.(block.Batcher)
@@ -167,6 +196,7 @@ const (
 	repErrUnsup    = 1<<31 + 1
 	repErrPolicy   = 1<<31 + 2
 	repErrInvalid  = 1<<31 + 3
+	repErrTLSReqd  = 1<<31 + 5
 	repErrUnknown  = 1<<31 + 6
 	repErrTooBig   = 1<<31 + 9
 

@@ -43,7 +43,13 @@ func serve(t testing.TB, s *Server) (path string, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path = filepath.Join(dir, "s")
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return serveAt(t, filepath.Join(dir, "s"), s)
+}
+
+func serveAt(t testing.TB, path string, s *Server) (_ string, stop func()) {
+	t.Helper()
+	_ = os.Remove(path)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +62,7 @@ func serve(t testing.TB, s *Server) (path string, stop func()) {
 		}
 	})
 	stop = func() { cancel(); wg.Wait() }
-	t.Cleanup(func() { stop(); os.RemoveAll(dir) })
+	t.Cleanup(stop)
 	return path, stop
 }
 
@@ -361,56 +367,86 @@ func TestUnsealedMemoryIsRefused(t *testing.T) {
 	}
 }
 
-// bootSector writes itself to sector 100 through the BIOS, says so on the serial port and leaves.
-var bootSector = func() []byte {
-	code := []byte{
+// bootSector writes itself through the BIOS to the sectors from 100 up to end, says so on the serial port and leaves.
+func bootSector(end uint16) []byte {
+	b := make([]byte, 512)
+	copy(b, []byte{
 		0x31, 0xc0, // xor ax, ax
 		0x8e, 0xd8, // mov ds, ax
-		0xbe, 0x20, 0x7c, // mov si, dap
-		0xb8, 0x00, 0x43, // mov ax, 0x4300: extended write
+		0xbe, 0x40, 0x7c, // mov si, 0x7c40: disk address packet
+		0xb8, 0x00, 0x43, // 07: mov ax, 0x4300: extended write
 		0xcd, 0x13, // int 0x13
-		0xbe, 0x30, 0x7c, // mov si, text
-		0xac,       // lodsb
+		0x72, 0x1a, // jc 28
+		0xff, 0x06, 0x48, 0x7c, // inc word [packet+8]
+		0x81, 0x3e, 0x48, 0x7c, byte(end), byte(end >> 8), // cmp word [packet+8], end
+		0x75, 0xed, // jne 07
+		0xbe, 0x50, 0x7c, // mov si, 0x7c50: text
+		0xac,       // 1d: lodsb
 		0x84, 0xc0, // test al, al
-		0x74, 0x06, // jz +6
+		0x74, 0x06, // jz 28
 		0xba, 0xf8, 0x03, // mov dx, 0x3f8
 		0xee,       // out dx, al
-		0xeb, 0xf5, // jmp lodsb
-		0xe6, 0xf4, // out 0xf4, al
+		0xeb, 0xf5, // jmp 1d
+		0xe6, 0xf4, // 28: out 0xf4, al
 		0xf4, // hlt
-	}
-	b := make([]byte, 512)
-	copy(b, code)
-	copy(b[0x20:], []byte{0x10, 0, 1, 0, 0x00, 0x7c, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0})
-	copy(b[0x30:], "sealed and booted\x00")
+	})
+	copy(b[0x40:], []byte{0x10, 0, 1, 0, 0x00, 0x7c, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0})
+	copy(b[0x50:], "sealed and booted\x00")
 	b[510], b[511] = 0x55, 0xaa
 	return b
-}()
+}
 
-// QEMU boots from the device, and its BIOS writes to it.
-func TestQEMU(t *testing.T) {
+// boot runs a guest on the socket until it leaves.
+func boot(t *testing.T, path string) {
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		t.Skip("qemu-system-x86_64 is not installed")
 	}
-	v := volume(t, 1<<20)
-	if _, err := v.WriteAt(bootSector, 0); err != nil {
-		t.Fatal(err)
-	}
-	path, _ := serve(t, &Server{Device: v, Serial: "root"})
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, qemu, "-nodefaults", "-no-user-config", "-accel", "tcg", "-m", "128", "-display", "none",
 		"-object", "memory-backend-memfd,id=mem,size=128M,share=on", "-machine", "q35,memory-backend=mem",
 		"-chardev", "socket,id=disk,path="+path+",reconnect=1",
 		"-device", "vhost-user-blk-pci,chardev=disk,num-queues=2,bootindex=1",
-		"-device", "isa-debug-exit,iobase=0xf4", "-serial", "stdio").Output()
+		"-device", "isa-debug-exit,iobase=0xf4", "-serial", "stdio").CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !bytes.Contains(out, []byte("sealed and booted")) {
-		t.Fatalf("QEMU: %v, it said %q", err, out)
+		t.Errorf("QEMU: %v, it said %q", err, out)
 	}
+}
+
+// QEMU boots from the device, and its BIOS writes to it while back ends come and go.
+func TestQEMU(t *testing.T) {
+	const end = 3000
+	v := volume(t, 4<<20)
+	sector := bootSector(end)
+	if _, err := v.WriteAt(sector, 0); err != nil {
+		t.Fatal(err)
+	}
+	path, stop := serve(t, &Server{Device: v, Serial: "root"})
+	done := make(chan struct{})
+	go func() { defer close(done); boot(t, path) }()
+	again := 0
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		case <-time.After(300 * time.Millisecond):
+			if again < 3 && v.Stats().WriteOps > uint64(again*500+300) {
+				again++
+				stop()
+				_, stop = serveAt(t, path, &Server{Device: v, Serial: "root"})
+			}
+		}
+	}
+	t.Logf("%d back ends took over", again)
 	got := make([]byte, 512)
-	if _, err := v.ReadAt(got, 100*512); err != nil || !bytes.Equal(got, bootSector) {
-		t.Errorf("sector 100 is not what the guest wrote: %v", err)
+	for i := int64(100); i < end; i++ {
+		if _, err := v.ReadAt(got, i*512); err != nil || !bytes.Equal(got, sector) && i == 100 {
+			t.Fatalf("sector %d is not what the guest wrote: %v", i, err)
+		}
+		if !bytes.Equal(got[:0x40], sector[:0x40]) {
+			t.Fatalf("sector %d is not what the guest wrote", i)
+		}
 	}
 }

@@ -1,5 +1,5 @@
 // Package volumed is the process that alone holds plaintext volume keys: it opens
-// volumes with keys handed to it, serves each over NBD on a unix socket, and wipes the
+// volumes with keys handed to it, serves each over NBD (and vhost-user-blk) on unix sockets, and wipes the
 // key when the volume is detached. It outlives the control plane, which finds what is
 // attached with Client.List after a restart.
 //
@@ -14,7 +14,8 @@
 //   - SIGTERM flushes and closes every volume and wipes every key before it ends.
 //   - After kill -9 nothing that was answered to a guest is lost. A new process knows no
 //     keys: the control plane attaches again with the same NBD socket path, whose stale
-//     file is replaced, and QEMU's reconnect-delay finds it there.
+//     file is replaced, and QEMU's reconnect-delay finds it there. A vhost-user front end
+//     connects again too, and what was on its way is worked then (package vhostuser).
 //
 // # Control protocol, version 1
 //

@@ -124,11 +124,15 @@ type AttachRequest struct {
 	Dir      string
 	// Socket is the path of the NBD unix socket (mode 0600; at most 107 bytes). Empty: open
 	// without serving, for Import.
-	Socket    string
-	ReadOnly  bool
-	Anchor    block.Anchor  // pinned by the owner; zero: no check
-	BaseImage string        `json:",omitempty"`
-	Key       *secret.Bytes `json:"-"`
+	Socket string
+	// VhostSocket, when not empty, is the path of a vhost-user-blk socket that serves the volume too (mode 0600). A
+	// guest that uses it sees the disk with the serial number Serial.
+	VhostSocket string `json:",omitempty"`
+	Serial      string `json:",omitempty"`
+	ReadOnly    bool
+	Anchor      block.Anchor  // pinned by the owner; zero: no check
+	BaseImage   string        `json:",omitempty"`
+	Key         *secret.Bytes `json:"-"`
 }
 
 // ImportRequest copies a raw image into an attached, still empty volume.
@@ -170,14 +174,16 @@ type nameRequest struct {
 
 // Status is what is known of an attached volume.
 type Status struct {
-	VolumeID  string
-	Dir       string
-	Socket    string
-	ReadOnly  bool
-	SizeBytes int64
-	Anchor    block.Anchor
-	Attached  time.Time
-	// Connections of NBD clients at present.
+	VolumeID string
+	Dir      string
+	Socket   string
+	// VhostSocket is the vhost-user-blk socket, or empty.
+	VhostSocket string `json:",omitempty"`
+	ReadOnly    bool
+	SizeBytes   int64
+	Anchor      block.Anchor
+	Attached    time.Time
+	// Connections of NBD clients and of a vhost-user front end at present.
 	Connections int
 	// Failed says why the volume stopped; empty while it works.
 	Failed string `json:",omitempty"`

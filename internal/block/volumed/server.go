@@ -19,6 +19,7 @@ import (
 
 	"github.com/sealdesk/sealdesk/internal/block"
 	"github.com/sealdesk/sealdesk/internal/block/nbd"
+	"github.com/sealdesk/sealdesk/internal/block/vhostuser"
 	"github.com/sealdesk/sealdesk/internal/secret"
 )
 
@@ -69,6 +70,7 @@ type attached struct {
 	st     Status
 	vol    *block.Volume
 	srv    *nbd.Server
+	vhost  *vhostuser.Server
 	stop   context.CancelFunc
 	done   sync.WaitGroup // NBD server and hydration
 	detach sync.Once
@@ -283,6 +285,9 @@ func (s *server) request(ctx context.Context, f frame, event func(any) error) (a
 		if err := a.vol.Grow(r.SizeBytes); err != nil {
 			return nil, err
 		}
+		if a.vhost != nil {
+			a.vhost.Resized()
+		}
 		return a.vol.Anchor(), nil
 	case msgWatch:
 		return struct{}{}, s.watch(ctx, event)
@@ -360,15 +365,17 @@ func (s *server) attach(r AttachRequest) (Status, error) {
 	if err := checkDir(r.VolumeID, r.Dir); err != nil {
 		return Status{}, err
 	}
-	if r.Socket != "" && !filepath.IsAbs(r.Socket) {
-		return Status{}, fmt.Errorf("%w: socket %q is no absolute path", ErrRequest, r.Socket)
+	for _, socket := range []string{r.Socket, r.VhostSocket} {
+		if socket != "" && !filepath.IsAbs(socket) {
+			return Status{}, fmt.Errorf("%w: socket %q is no absolute path", ErrRequest, socket)
+		}
 	}
 	s.mu.Lock()
 	switch a := s.vols[r.VolumeID]; {
 	case s.closing:
 		s.mu.Unlock()
 		return Status{}, fmt.Errorf("%w: shutting down", ErrRequest)
-	case a != nil && a.st.Dir == r.Dir && a.st.Socket == r.Socket && a.st.ReadOnly == r.ReadOnly:
+	case a != nil && a.st.Dir == r.Dir && a.st.Socket == r.Socket && a.st.VhostSocket == r.VhostSocket && a.st.ReadOnly == r.ReadOnly:
 		s.mu.Unlock()
 		return s.status(a), nil // asked again, for instance because the first answer was lost
 	case a != nil || s.opening[r.VolumeID]:
@@ -376,9 +383,9 @@ func (s *server) attach(r AttachRequest) (Status, error) {
 		return Status{}, fmt.Errorf("%s: %w", r.VolumeID, ErrAttached)
 	}
 	for _, o := range s.vols {
-		if r.Socket != "" && o.st.Socket == r.Socket {
+		if (r.Socket != "" && o.st.Socket == r.Socket) || (r.VhostSocket != "" && o.st.VhostSocket == r.VhostSocket) {
 			s.mu.Unlock()
-			return Status{}, fmt.Errorf("%w: socket %s serves volume %s", ErrRequest, r.Socket, o.st.VolumeID)
+			return Status{}, fmt.Errorf("%w: socket %s serves volume %s", ErrRequest, o.st.Socket, o.st.VolumeID)
 		}
 	}
 	s.opening[r.VolumeID] = true
@@ -422,6 +429,13 @@ func (s *server) attach(r AttachRequest) (Status, error) {
 			}
 		})
 	}
+	if r.VhostSocket != "" {
+		if err := s.serveVhost(ctx, a, r); err != nil {
+			cancel()
+			a.done.Wait()
+			return Status{}, errors.Join(err, v.Close())
+		}
+	}
 	if r.BaseImage != "" && !r.ReadOnly {
 		a.done.Go(func() { s.hydrate(ctx, a) })
 	}
@@ -432,6 +446,21 @@ func (s *server) attach(r AttachRequest) (Status, error) {
 	s.log.Info("volume attached", "volume", r.VolumeID, "socket", r.Socket, "version", st.Anchor.Version)
 	s.publish(Event{VolumeID: r.VolumeID, Kind: "attached", Anchor: st.Anchor})
 	return st, nil
+}
+
+func (s *server) serveVhost(ctx context.Context, a *attached, r AttachRequest) error {
+	l, err := listen(r.VhostSocket)
+	if err != nil {
+		return fmt.Errorf("vhost-user socket of volume %s: %w", r.VolumeID, err)
+	}
+	a.st.VhostSocket = r.VhostSocket
+	a.vhost = &vhostuser.Server{Logger: s.log.With("volume", r.VolumeID), Device: a.vol, Serial: r.Serial, ReadOnly: r.ReadOnly}
+	a.done.Go(func() {
+		if err := a.vhost.Serve(ctx, l); err != nil {
+			s.log.Error("vhost-user server ended", "volume", r.VolumeID, "err", err)
+		}
+	})
+	return nil
 }
 
 func (s *server) hydrate(ctx context.Context, a *attached) {
@@ -464,8 +493,10 @@ func (s *server) detach(a *attached) (block.Anchor, error) {
 		a.done.Wait()
 		a.err = a.vol.Close()
 		a.anchor = a.vol.Anchor()
-		if a.st.Socket != "" {
-			_ = os.Remove(a.st.Socket)
+		for _, socket := range []string{a.st.Socket, a.st.VhostSocket} {
+			if socket != "" {
+				_ = os.Remove(socket)
+			}
 		}
 		s.mu.Lock()
 		delete(s.vols, a.st.VolumeID)
@@ -489,6 +520,9 @@ func (s *server) status(a *attached) Status {
 	}
 	if a.srv != nil {
 		st.Connections = a.srv.Conns()
+	}
+	if a.vhost != nil && a.vhost.Connected() {
+		st.Connections++
 	}
 	return st
 }

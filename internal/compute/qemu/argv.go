@@ -22,6 +22,12 @@ const (
 // nbdName is the symbolic link in the runtime directory to a disk's socket.
 func nbdName(r compute.DiskRole) string { return string(r) + ".nbd" }
 
+// vhostName likewise, to its vhost-user socket.
+func vhostName(r compute.DiskRole) string { return string(r) + ".vhost" }
+
+// maxDiskQueues bounds the virtqueues of a disk; more than one a processor serves nothing.
+const maxDiskQueues = 4
+
 // macAddress is the same for the same machine, in the locally administered range QEMU uses.
 func macAddress(id string) string {
 	h := sha256.Sum256([]byte("sealdesk mac " + id))
@@ -31,6 +37,23 @@ func macAddress(id string) string {
 // guestName is the value of -name by which a process is recognised.
 func guestName(id string) string { return "guest=sealdesk-" + id }
 
+// sharesMemory says whether another process works disks in the guest's memory.
+func sharesMemory(s compute.Spec) bool {
+	for _, d := range s.Disks {
+		if d.Vhost != "" {
+			return true
+		}
+	}
+	return false
+}
+
+func memoryOf(s compute.Spec) string {
+	if sharesMemory(s) {
+		return ",memory-backend=ram"
+	}
+	return ""
+}
+
 // arguments are QEMU's (QEMU system emulation user documentation, "Invocation") for a valid spec. All paths are relative to the runtime directory; the
 // seed is read from descriptor seedFD. Everything that differs between machines comes from values that Spec.Validate has checked, so that no comma
 // in a value can become an option of its own.
@@ -39,7 +62,7 @@ func arguments(s compute.Spec, accel string, reconnect time.Duration) []string {
 		"-name", guestName(s.ID),
 		"-nodefaults", "-no-user-config",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-		"-machine", "q35,dump-guest-core=off,vmport=off,hpet=off",
+		"-machine", "q35,dump-guest-core=off,vmport=off,hpet=off" + memoryOf(s),
 		"-action", "panic=pause,reboot=reset,shutdown=poweroff",
 		"-display", "none",
 		"-rtc", "base=utc,driftfix=slew",
@@ -74,7 +97,19 @@ func arguments(s compute.Spec, accel string, reconnect time.Duration) []string {
 		a = append(a, "-netdev", "user,id=net,restrict=on")
 	}
 	a = append(a, "-device", "virtio-net-pci,netdev=net,romfile=,mac="+macAddress(s.ID))
+	if sharesMemory(s) {
+		a = append(a, "-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on,dump=off", s.MemoryMiB))
+	}
 	for _, d := range s.Disks {
+		boot := ""
+		if d.Role == compute.RoleRoot {
+			boot = ",bootindex=1"
+		}
+		if d.Vhost != "" {
+			a = append(a, "-chardev", fmt.Sprintf("socket,id=disk-%s,path=%s,reconnect=1", d.Role, vhostName(d.Role)),
+				"-device", fmt.Sprintf("vhost-user-blk-pci,chardev=disk-%s,num-queues=%d%s", d.Role, min(s.VCPUs, maxDiskQueues), boot))
+			continue
+		}
 		node, _ := json.Marshal(map[string]any{ // strings, numbers and booleans always encode
 			"driver": "nbd", "node-name": string(d.Role), "export": d.Export, "read-only": d.ReadOnly,
 			"server":          map[string]string{"type": "unix", "path": nbdName(d.Role)},
@@ -82,10 +117,7 @@ func arguments(s compute.Spec, accel string, reconnect time.Duration) []string {
 			"discard":         "unmap", "detect-zeroes": "unmap",
 		})
 		dev := "virtio-blk-pci,drive=" + string(d.Role) + ",serial=" + string(d.Role) +
-			",werror=stop,rerror=stop,discard=on,write-zeroes=on,physical_block_size=4096"
-		if d.Role == compute.RoleRoot {
-			dev += ",bootindex=1"
-		}
+			",werror=stop,rerror=stop,discard=on,write-zeroes=on,physical_block_size=4096" + boot
 		a = append(a, "-blockdev", string(node), "-device", dev)
 	}
 	return a

@@ -9,6 +9,8 @@
 //   - QEMU runs in its seccomp sandbox, without default devices, without any configuration file of the host, without TCP.
 //   - A disk whose NBD server goes away holds the guest's requests for Options.ReconnectDelay; after that the machine is paused
 //     (rerror=stop, werror=stop), and goes on once the server accepts connections again.
+//   - A disk that has a vhost-user-blk server is worked by that server in the guest's memory (memfd, shared): less than half the processor time
+//     a request. When the server goes away requests wait without a limit, and QEMU connects again every second.
 //   - KVM is used only after a virtual machine really booted under it (see Probe); TCG always works.
 //
 // # The runtime directory
@@ -22,6 +24,7 @@
 //	| vnc.sock    | the screen, RFB                                                                          |
 //	| agent.sock  | the agent channel of package compute                                                     |
 //	| root.nbd    | symbolic link to the socket of the root disk's NBD server; user.nbd likewise             |
+//	| root.vhost  | symbolic link to the socket of its vhost-user-blk server, if it has one; user.vhost       |
 //	| serial.log  | what the guest wrote to its serial port; cut to nothing when it passes 4 MiB             |
 //	| qemu.log    | what QEMU wrote                                                                          |
 //	+-------------+-----------------------------------------------------------------------------------------+

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -87,18 +88,27 @@ func (m *machine) start(ctx context.Context, spec compute.Spec, accel string) er
 			return fmt.Errorf("end a leftover process: %w", err)
 		}
 	}
-	for _, name := range []string{"qemu.pid", "qmp.sock", "vnc.sock", "agent.sock", "serial.log", "qemu.log", nbdName(compute.RoleRoot), nbdName(compute.RoleUser)} {
+	for _, name := range []string{"qemu.pid", "qmp.sock", "vnc.sock", "agent.sock", "serial.log", "qemu.log", nbdName(compute.RoleRoot), nbdName(compute.RoleUser), vhostName(compute.RoleRoot), vhostName(compute.RoleUser)} {
 		if err := os.Remove(m.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("clean the runtime directory: %w", err)
 		}
 	}
-	for _, disk := range spec.Disks {
+	spec.Disks = slices.Clone(spec.Disks)
+	for i, disk := range spec.Disks {
 		c, err := compute.Dial(ctx, disk.Socket)
 		if err != nil {
 			return fmt.Errorf("the %s disk is not served: %w", disk.Role, err)
 		}
 		c.Close()
 		if err := os.Symlink(disk.Socket, m.path(nbdName(disk.Role))); err != nil {
+			return fmt.Errorf("link the %s disk: %w", disk.Role, err)
+		}
+		if disk.Vhost == "" {
+			continue
+		}
+		if st, err := os.Stat(disk.Vhost); err != nil || st.Mode()&os.ModeSocket == 0 || !m.d.vhost() {
+			spec.Disks[i].Vhost = "" // a server or a QEMU that does not know it
+		} else if err := os.Symlink(disk.Vhost, m.path(vhostName(disk.Role))); err != nil {
 			return fmt.Errorf("link the %s disk: %w", disk.Role, err)
 		}
 	}
