@@ -17,6 +17,8 @@ func volumedCommand() *cobra.Command {
 		RunE:   func(*cobra.Command, []string) error { return volumed.Main(cfg) },
 	}
 	c.Flags().StringVar(&cfg.ControlSocket, "control", "", "control socket")
+	c.Flags().StringVar(&cfg.ObjectStore, "object-store", "", "where volumes live (default: in their directories)")
+	c.Flags().BoolVar(&cfg.FlushRemote, "flush-to-store", false, "a flush reaches the object store")
 	_ = c.MarkFlagRequired("control")
 	return c
 }

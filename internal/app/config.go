@@ -58,6 +58,10 @@ type Config struct {
 	StrictAWS bool
 	// SnapshotEvery is the time between snapshots of a running desktop's volumes; 0: 12 hours.
 	SnapshotEvery time.Duration
+	// ObjectStore is where volumes live, with DataDir as their cache: s3://BUCKET/PREFIX?endpoint=URL&region=REGION, with credentials
+	// from the AWS SDKs' shared files, or dir:/PATH. Empty: in DataDir. FlushToStore has a guest's flush reach it.
+	ObjectStore  string
+	FlushToStore bool
 	// DiskTransport is how desktops reach their disks: "auto" (the default: vhost-user where QEMU has it) or "nbd".
 	DiskTransport string
 	// Compute runs the desktops; nil: QEMU.

@@ -25,7 +25,11 @@ func newKeeper(cfg *Config) (*keeper, error) {
 		return nil, fmt.Errorf("make the directory of sockets: %w", err)
 	}
 	socket := filepath.Join(filepath.Dir(cfg.socketDir()), "volumed.sock")
-	return &keeper{client: &volumed.Client{Socket: socket}, argv: []string{cfg.Self, "volumed", "--control", socket},
+	argv := []string{cfg.Self, "volumed", "--control", socket}
+	if cfg.ObjectStore != "" {
+		argv = append(argv, "--object-store", cfg.ObjectStore, fmt.Sprintf("--flush-to-store=%t", cfg.FlushToStore))
+	}
+	return &keeper{client: &volumed.Client{Socket: socket}, argv: argv,
 		log: filepath.Join(cfg.DataDir, "volumed.log"), logger: cfg.Logger}, nil
 }
 

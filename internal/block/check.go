@@ -41,6 +41,46 @@ func (v *Volume) Check(ctx context.Context, report func(Damage)) error {
 	return nil
 }
 
+// CheckDevice is Check for a device of which only reading is known: one behind NBD, for instance. It reads what is allocated;
+// read is told how much. A part that cannot be read is reported block by block.
+func CheckDevice(ctx context.Context, d Device, read func(n int64), report func(Damage)) error {
+	const step = 1 << 20
+	buf := make([]byte, step)
+	for off, size := int64(0), d.Size(); off < size; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		es, err := d.BlockStatus(off, min(1<<30, size-off), 256)
+		if err != nil {
+			// a damaged map page: what it maps is found block by block
+			es = []Extent{{Off: off, Len: min(baseChunk-off%baseChunk, size-off)}}
+		}
+		for _, e := range es {
+			off = e.Off + e.Len
+			for at := e.Off; at < off && !e.Hole; {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				n := min(step, off-at)
+				if _, err := d.ReadAt(buf[:n], at); err != nil {
+					if c, ok := d.(interface{ Err() error }); ok && c.Err() != nil {
+						return c.Err() // the way to the device is gone
+					}
+					for o := at; o < at+n; o += BlockSize {
+						k := min(BlockSize, at+n-o)
+						if _, err := d.ReadAt(buf[:k], o); err != nil {
+							report(Damage{o, k, err})
+						}
+					}
+				}
+				read(n)
+				at += n
+			}
+		}
+	}
+	return nil
+}
+
 // Verify compares the live counts of segments and epochs with the map: they decide
 // what is removed. It reads the whole map; progress may be nil.
 func (v *Volume) Verify(progress func()) error {

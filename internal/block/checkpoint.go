@@ -147,6 +147,7 @@ func (v *Volume) complete(c *captured, flags uint16) error {
 	}
 	v.evict()
 	v.mu.Unlock()
+	v.ckpted = m.tailGroup - 1
 	v.stats.checkpoints.Add(1)
 	for _, s := range c.dead {
 		if err := v.files.remove(s); err != nil {

@@ -298,6 +298,15 @@ func (v *Volume) Flush() error {
 	}
 	target := v.head.group - 1
 	v.mu.Unlock()
+	if v.opt.FlushCheckpoints {
+		v.ckptMu.Lock()
+		defer v.ckptMu.Unlock()
+		if v.ckpted >= target { // by a checkpoint that another caller waited for
+			return v.Err()
+		}
+		_, err := v.checkpointLocked(0)
+		return err
+	}
 	return v.syncTo(target)
 }
 

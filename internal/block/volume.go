@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,9 @@ type Options struct {
 	CompactBytesPerSecond int64 // default 64 MiB/s
 	// SegmentSlots is the size of new segments in 4 KiB slots (Create only; default 2048, 8 MiB).
 	SegmentSlots uint32
+
+	// FlushCheckpoints has Flush write a checkpoint: with a Remote that has FlushRemote, a flush then reaches the object store.
+	FlushCheckpoints bool
 
 	FS     FS // default DirFS(dir)
 	Suite  Suite
@@ -186,6 +190,7 @@ type Volume struct {
 	synced  uint64 // log group up to which everything is durable
 	dirDirt bool   // guarded by mu: files were created since the last SyncDir
 	flushed atomic.Uint64
+	ckpted  uint64 // log group up to which a durable manifest reaches; guarded by ckptMu
 
 	ckptMu sync.Mutex
 
@@ -704,7 +709,7 @@ func Destroy(dir string) error {
 		return fmt.Errorf("destroy volume: %w", err)
 	}
 	for _, n := range names {
-		if _, seg := parseSegName(n); !seg && n != lockName && n != spareName && n != manifestNames[0] && n != manifestNames[1] {
+		if _, seg := parseSegName(n); !seg && n != lockName && n != spareName && !strings.HasPrefix(n, remoteName) && n != manifestNames[0] && n != manifestNames[1] {
 			return fmt.Errorf("destroy volume: %s holds %q, which is no part of a volume", dir, n)
 		}
 	}

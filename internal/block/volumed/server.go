@@ -19,6 +19,7 @@ import (
 
 	"github.com/sealdesk/sealdesk/internal/block"
 	"github.com/sealdesk/sealdesk/internal/block/nbd"
+	"github.com/sealdesk/sealdesk/internal/block/objstore"
 	"github.com/sealdesk/sealdesk/internal/block/vhostuser"
 	"github.com/sealdesk/sealdesk/internal/secret"
 )
@@ -31,6 +32,10 @@ type Config struct {
 	// Volume holds settings for every volume that is opened (limits, intervals); its
 	// identity fields are ignored.
 	Volume block.Options
+	// ObjectStore is where volumes live, with their directories as cache (block.Remote); see objstore.Open. Empty: in their directories.
+	ObjectStore string
+	// FlushRemote has a flush reach the object store, not only the cache.
+	FlushRemote bool
 	// MemoryLocked says that the whole process is locked in memory already.
 	MemoryLocked bool
 }
@@ -58,6 +63,7 @@ type server struct {
 	cfg     Config
 	log     *slog.Logger
 	started time.Time
+	objects func(volumeID string) (block.ObjectStore, error) // nil: volumes are local
 
 	mu       sync.Mutex
 	vols     map[string]*attached
@@ -97,6 +103,12 @@ func Serve(ctx context.Context, cfg Config) error {
 	}
 	s := &server{cfg: cfg, log: cfg.Logger, started: time.Now().UTC(), vols: map[string]*attached{},
 		opening: map[string]bool{}, watchers: map[chan Event]struct{}{}}
+	if cfg.ObjectStore != "" {
+		if s.objects, err = objstore.Open(ctx, cfg.ObjectStore); err != nil {
+			l.Close()
+			return fmt.Errorf("volumed: %w", err)
+		}
+	}
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	s.log.Info("volumed serves", "socket", cfg.ControlSocket, "pid", os.Getpid())
@@ -309,12 +321,29 @@ func (s *server) options(id string, key *secret.Bytes) block.Options {
 	return o
 }
 
+// remote adds the object store of a volume, if volumes live in one.
+func (s *server) remote(o *block.Options, dir string) error {
+	if s.objects == nil {
+		return nil
+	}
+	store, err := s.objects(o.VolumeID)
+	if err != nil {
+		return err
+	}
+	o.FlushCheckpoints = s.cfg.FlushRemote
+	o.FS, err = block.NewRemote(block.RemoteConfig{Dir: dir, Store: store, FlushRemote: s.cfg.FlushRemote, Logger: s.log.With("volume", o.VolumeID)})
+	return err
+}
+
 func (s *server) create(r CreateRequest) (block.Anchor, error) {
 	if err := checkDir(r.VolumeID, r.Dir); err != nil {
 		return block.Anchor{}, err
 	}
 	o := s.options(r.VolumeID, r.Key)
 	o.SizeBytes = r.SizeBytes
+	if err := s.remote(&o, r.Dir); err != nil {
+		return block.Anchor{}, err
+	}
 	if r.BaseImage != "" {
 		b, err := block.OpenBase(r.BaseImage)
 		if err != nil {
@@ -398,6 +427,9 @@ func (s *server) attach(r AttachRequest) (Status, error) {
 
 	o := s.options(r.VolumeID, r.Key)
 	o.Anchor, o.ReadOnly = r.Anchor, r.ReadOnly
+	if err := s.remote(&o, r.Dir); err != nil {
+		return Status{}, err
+	}
 	o.OnAnchor = func(a block.Anchor) { s.publish(Event{VolumeID: r.VolumeID, Kind: "anchor", Anchor: a}) }
 	if r.BaseImage != "" {
 		b, err := block.OpenBase(r.BaseImage)
@@ -594,6 +626,17 @@ func (s *server) destroy(r nameRequest) error {
 	s.mu.Unlock()
 	if busy {
 		return fmt.Errorf("destroy %s: %w", r.VolumeID, ErrAttached)
+	}
+	if s.objects != nil {
+		store, err := s.objects(r.VolumeID)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := block.DestroyRemote(ctx, store); err != nil {
+			return err
+		}
 	}
 	if err := block.Destroy(r.Dir); err != nil {
 		return err

@@ -9,11 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/sealdesk/sealdesk/internal/block"
+	"github.com/sealdesk/sealdesk/internal/block/nbd"
 	"github.com/sealdesk/sealdesk/internal/secret"
 )
 
@@ -416,5 +418,81 @@ func FuzzFrame(f *testing.F) {
 			t.Errorf("frame with a body of %d bytes, a secret of %d", len(fr.body), fr.secret.Len())
 		}
 		_, _ = decode[AttachRequest](fr)
+	})
+}
+
+// A volume in an object store: created here, and opened by a daemon elsewhere that has nothing but the store and the key.
+func TestObjectStore(t *testing.T) {
+	ctx := context.Background()
+	place := "dir:" + t.TempDir()
+	daemon := func() (*Client, string, func()) {
+		dir, err := os.MkdirTemp("", "vd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		sctx, cancel := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		cfg := Config{ControlSocket: filepath.Join(dir, "c"), ObjectStore: place, FlushRemote: true}
+		go func() { done <- Serve(sctx, cfg) }()
+		stop := sync.OnceFunc(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Serve = %v", err)
+			}
+		})
+		t.Cleanup(stop)
+		c := &Client{Socket: cfg.ControlSocket}
+		for range 200 {
+			if _, err := c.Ping(ctx); err == nil {
+				return c, dir, stop
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Fatal("the daemon does not answer")
+		return nil, "", nil
+	}
+	c, dir, stop := daemon()
+	if _, err := c.Create(ctx, CreateRequest{VolumeID: "vol-1", Dir: filepath.Join(dir, "v"), SizeBytes: 16 << 20, Key: testKey(1)}); err != nil {
+		t.Fatal(err)
+	}
+	use := func(c *Client, dir string) *nbd.Client {
+		r := AttachRequest{VolumeID: "vol-1", Dir: filepath.Join(dir, "v"), Socket: filepath.Join(dir, "s"), Key: testKey(1)}
+		if _, err := c.Attach(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+		d, err := nbd.Dial(ctx, r.Socket, "vol-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	d := use(c, dir)
+	if _, err := d.WriteAt(bytes.Repeat([]byte{7}, 1<<20), 4096); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	stop()
+	c, dir, _ = daemon()
+	d = use(c, dir)
+	p := make([]byte, 1<<20)
+	if _, err := d.ReadAt(p, 4096); err != nil || !bytes.Equal(p, bytes.Repeat([]byte{7}, 1<<20)) {
+		t.Errorf("the other host reads something else: %v", err)
+	}
+	d.Close()
+	if _, err := c.Detach(ctx, "vol-1"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Destroy(ctx, "vol-1", filepath.Join(dir, "v")); err != nil {
+		t.Error(err)
+	}
+	_ = filepath.Walk(place[len("dir:"):], func(p string, fi os.FileInfo, err error) error {
+		if err == nil && !fi.IsDir() {
+			t.Errorf("%s is left in the store", p)
+		}
+		return nil
 	})
 }
