@@ -5,6 +5,7 @@
 // server's CPU time for each operation.
 //
 //	go run ./bench/volumes [-transport nbd|vhost-user] [-rounds 5] [-seconds 2] [-dir DIR] [-mib 512] [-only substring]
+//	go run ./bench/volumes -limits [-dir DIR] [-only substring]
 //
 // It needs fio (with the nbd engine), nbdkit and qemu-utils; peers that are missing
 // are left out and named.
@@ -147,7 +148,14 @@ func main() {
 	serve := flag.String("serve", "", "internal: serve the volume in this directory")
 	sock := flag.String("sock", "", "internal: on this socket")
 	flag.StringVar(&profile, "cpuprofile", "", "write a CPU profile of our server to this file")
+	alone := flag.Bool("limits", false, "measure recovery, many volumes, snapshots and overwriting instead")
 	flag.Parse()
+	if *alone {
+		if err := measureLimits(*dir, *only); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	if *serve != "" {
 		if err := serveVolume(*serve, *sock, *transport, int64(*mib)<<20); err != nil {
 			log.Fatal(err)

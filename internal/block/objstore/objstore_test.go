@@ -1,18 +1,24 @@
 package objstore
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/sealdesk/sealdesk/internal/block"
 	"github.com/sealdesk/sealdesk/internal/block/blocktest"
 	"github.com/sealdesk/sealdesk/internal/ids"
+	"github.com/sealdesk/sealdesk/internal/secret"
 )
 
 func TestDir(t *testing.T) {
 	d := Dir(t.TempDir())
 	blocktest.ObjectStore(t, func() block.ObjectStore { return d })
+	moves(t, d)
 }
 
 // TestS3 runs against a service that interop/ceph starts, or any other:
@@ -29,6 +35,68 @@ func TestS3(t *testing.T) {
 	}
 	at := s.At("test-" + ids.Hex("", 16))
 	blocktest.ObjectStore(t, func() block.ObjectStore { return at })
+	t.Run("volume", func(t *testing.T) { moves(t, s.At("test-"+ids.Hex("", 16))) })
+}
+
+// moves takes a volume from host to host: what is flushed to the store is there, and the host that was overtaken stops.
+func moves(t *testing.T, s block.ObjectStore) {
+	key := secret.New(bytes.Repeat([]byte{3}, 64))
+	host := func() (string, block.Options) {
+		dir := filepath.Join(t.TempDir(), "v")
+		r, err := block.NewRemote(block.RemoteConfig{Dir: dir, Store: s, FlushRemote: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dir, block.Options{VolumeID: "vol-1", SizeBytes: 64 << 20, Key: key, FS: r, FlushCheckpoints: true, CheckpointInterval: -1}
+	}
+	dir, opt := host()
+	if _, err := block.Create(dir, opt); err != nil {
+		t.Fatal(err)
+	}
+	open := func(dir string, opt block.Options) *block.Volume {
+		v, err := block.Open(dir, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(v.Abandon)
+		return v
+	}
+	a := open(dir, opt)
+	data := bytes.Repeat([]byte("sealdesk"), 20<<17) // 20 MiB
+	if _, err := a.WriteAt(data, 4096); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if _, err := a.WriteAt(data[:4096], 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("4 KiB and a flush to the store: %v", time.Since(start))
+	start = time.Now()
+	b := open(host())
+	got := make([]byte, len(data))
+	if _, err := b.ReadAt(got[:4096], 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("taken over, first block read after %v", time.Since(start))
+	if _, err := b.ReadAt(got, 4096); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the other host reads something else: %v", err)
+	}
+	_, werr := a.WriteAt(data[:4096], 0)
+	if err := errors.Join(werr, a.Flush()); !errors.Is(err, block.ErrFenced) {
+		t.Errorf("flush of the host that was overtaken: %v, want ErrFenced", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := block.DestroyRemote(context.Background(), s); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestPlaces(t *testing.T) {
