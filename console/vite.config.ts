@@ -34,6 +34,6 @@ export default defineConfig({
     chunkSizeWarningLimit: 1500,
     rolldownOptions: { input: { index: 'index.html', portal: 'portal.html' } },
   },
-  test: { include: ['test/**/*.test.{ts,tsx}'] },
+  test: { include: ['test/**/*.test.{ts,tsx}'], reporters: ['tap-flat'] },
   server: { proxy: { '/console/signin': 'http://127.0.0.1:8443' } },
 });

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { after } from 'node:test';
+import { after, afterEach } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
@@ -28,6 +28,10 @@ const browser = () =>
     args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run'],
   }));
 after(async () => (await launched)?.close());
+afterEach(async () => {
+  // Pages of a test that is over cost the next one its time.
+  for (const c of (await launched)?.contexts() ?? []) await c.close();
+});
 
 /**
  * Opens a page of the server, in a browser profile of its own. `page.faults` collects what must
@@ -43,7 +47,7 @@ export async function open(path, { language = 'en', dark = false, viewport = WID
     [language, region],
   );
   const page = await context.newPage();
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(60_000); // machines are slow at times
   page.faults = [];
   page.on('pageerror', (e) => page.faults.push(`error: ${e.message}`));
   page.on('console', (m) => {
@@ -79,7 +83,7 @@ export async function healthy(page) {
 
 /** Waits until nothing has been asked of the server, and nothing has been loading, for a while. */
 export async function settled(page, quiet = 400) {
-  const deadline = Date.now() + 15_000;
+  const deadline = Date.now() + 30_000;
   for (let since = Date.now(); Date.now() - since < quiet && Date.now() < deadline; await page.waitForTimeout(50)) {
     if (page.asking > 0 || (await page.locator('[class*="awsui_spinner"]').count()) > 0) since = Date.now();
   }

@@ -64,6 +64,12 @@ function keptRegion() {
   }
 }
 
+// Pages below a list: the list is what the navigation marks.
+const HOME_OF: [RegExp, string][] = [
+  [/^\/kms\/(keys\/|create)/, '/kms/customer'],
+  ...['users', 'groups', 'roles', 'policies'].map((k): [RegExp, string] => [new RegExp(`^/iam/${k}/`), `/iam/${k}`]),
+];
+
 const GLOBAL = /^\/(iam|sessions)/;
 
 export function Shell({ language, onLanguage }: { language: Language; onLanguage: (l: Language) => void }) {
@@ -168,7 +174,7 @@ export function Shell({ language, onLanguage }: { language: Language; onLanguage
           toolsHide
           navigationOpen={open}
           onNavigationChange={(e) => setOpen(e.detail.open)}
-          navigation={<SideNavigation header={nav.header} items={nav.items} activeHref={`/console${pathname}`} onFollow={follow} />}
+          navigation={<SideNavigation header={nav.header} items={nav.items} activeHref={`/console${HOME_OF.find(([r]) => r.test(pathname))?.[1] ?? pathname}`} onFollow={follow} />}
           ariaLabels={{ navigation: t('Navigation'), navigationToggle: t('Open navigation'), navigationClose: t('Close navigation'), notifications: t('Notifications') }}
           notifications={
             <Flashbar

@@ -17,6 +17,7 @@ import TextFilter from '@cloudscape-design/components/text-filter';
 import { Children, createContext, Fragment, isValidElement, type ReactNode, useCallback, useContext, useEffect, useRef, useState } from 'react';
 import { useNavigate } from 'react-router';
 import { t } from './i18n';
+import './ui.css';
 
 export const RegionContext = createContext('us-east-1');
 export const useRegion = () => useContext(RegionContext);

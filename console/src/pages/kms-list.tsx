@@ -88,7 +88,7 @@ export default function Keys({ managed }: { managed?: boolean }) {
             sortingField: 'id',
             isRowHeader: true,
           },
-          { id: 'state', header: t('Status'), cell: (k) => <KeyState k={k} />, sortingComparator: (a, b) => (a.meta?.KeyState ?? '').localeCompare(b.meta?.KeyState ?? '') },
+          { id: 'state', header: t('Status'), minWidth: 140, cell: (k) => <KeyState k={k} />, sortingComparator: (a, b) => (a.meta?.KeyState ?? '').localeCompare(b.meta?.KeyState ?? '') },
           ...(managed
             ? []
             : [

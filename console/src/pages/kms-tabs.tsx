@@ -320,16 +320,17 @@ export function GrantsTab({ k }: { k: Key }) {
           </>
         )}
         columns={[
-          { id: 'grantee', header: t('Grantee'), cell: (g) => g.GranteePrincipal ?? g.GranteeServicePrincipal ?? '-', isRowHeader: true },
-          { id: 'id', header: t('Grant ID'), cell: (g) => <Copy text={g.GrantId} label={`${g.GrantId!.slice(0, 10)}…`} /> },
-          { id: 'ops', header: t('Operations'), cell: (g) => (g.Operations ?? []).join(', ') },
+          { id: 'grantee', header: t('Grantee'), minWidth: 160, cell: (g) => g.GranteePrincipal ?? g.GranteeServicePrincipal ?? '-', isRowHeader: true },
+          { id: 'id', header: t('Grant ID'), minWidth: 150, cell: (g) => <Copy text={g.GrantId} label={`${g.GrantId!.slice(0, 10)}…`} /> },
+          { id: 'ops', header: t('Operations'), minWidth: 160, cell: (g) => (g.Operations ?? []).join(', ') },
           {
             id: 'constraints',
             header: t('Constraints'),
+            minWidth: 280,
             cell: (g) => (context(g).length ? context(g).map((line) => <Box key={line} variant="small" display="block">{line}</Box>) : t('None')),
           },
           { id: 'retiring', header: t('Retiring principal'), cell: (g) => g.RetiringPrincipal ?? g.RetiringServicePrincipal ?? '-' },
-          { id: 'created', header: t('Created'), cell: (g) => time(g.CreationDate), sortingField: 'CreationDate' },
+          { id: 'created', header: t('Created'), minWidth: 120, cell: (g) => time(g.CreationDate), sortingField: 'CreationDate' },
         ]}
       />
       {ask && (
