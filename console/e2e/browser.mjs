@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { after, afterEach } from 'node:test';
+import { after } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
@@ -28,10 +28,6 @@ const browser = () =>
     args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run'],
   }));
 after(async () => (await launched)?.close());
-afterEach(async () => {
-  // Pages of a test that is over cost the next one its time.
-  for (const c of (await launched)?.contexts() ?? []) await c.close();
-});
 
 /**
  * Opens a page of the server, in a browser profile of its own. `page.faults` collects what must
@@ -79,6 +75,12 @@ export async function console_(path = '/console/', options = {}) {
 
 export async function healthy(page) {
   assert.deepEqual(page.faults, [], 'breaches of the CSP, foreign requests and errors');
+}
+
+/** The end of a test: healthy, and the page closed, whose work would cost the next one its time. */
+export async function done(page) {
+  await healthy(page);
+  await page.context().close();
 }
 
 /** Waits until nothing has been asked of the server, and nothing has been loading, for a while. */

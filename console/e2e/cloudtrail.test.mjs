@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { console_, healthy, server, tour } from './browser.mjs';
+import { console_, done, server, settled, tour } from './browser.mjs';
 
 test('event history: one attribute at a time, and the record of a use of the key with its encryption context', async () => {
   const page = await console_('/console/cloudtrail');
@@ -11,7 +11,7 @@ test('event history: one attribute at a time, and the record of a use of the key
   await page.getByRole('searchbox', { name: 'Value' }).fill('GenerateDataKeyWithoutPlaintext');
   await page.keyboard.press('Enter');
   const rows = page.getByRole('link', { name: 'GenerateDataKeyWithoutPlaintext' });
-  await rows.first().waitFor();
+  await settled(page);
   assert.equal(await rows.count(), 2, 'one for each volume of the desktop');
   await rows.first().click();
   await page.getByText('aws:workspaces:sid-directoryid').first().waitFor();
@@ -19,7 +19,7 @@ test('event history: one attribute at a time, and the record of a use of the key
   const record = JSON.parse(await page.locator('pre, [class*="awsui_pre-variant"]').first().innerText());
   assert.equal(record.eventName, 'GenerateDataKeyWithoutPlaintext');
   assert.match(record.requestParameters.encryptionContext['aws:ebs:id'], /^vol-/);
-  await healthy(page);
+  await done(page);
 });
 
 test('the CloudTrail pages in every look', async (t) => {

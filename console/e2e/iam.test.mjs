@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
-import { accessible, console_, healthy, open, server, tour } from './browser.mjs';
+import { accessible, console_, done, healthy, open, server, tour } from './browser.mjs';
 
 const require = createRequire(import.meta.url);
 const sdk = require('@aws-sdk/client-iam');
@@ -79,7 +79,7 @@ test('a user is made, with a password, an access key that is shown once, a polic
   await fresh.getByRole('textbox', { name: 'New password again' }).fill('My-Own-Pass-77');
   await fresh.getByTestId('sign-in').click();
   await fresh.getByRole('heading', { name: 'Welcome to Sealdesk' }).waitFor();
-  await healthy(fresh);
+  await done(fresh);
 });
 
 test('a policy is written, attached to a role by the simulator\'s advice, and its decision explained', async () => {
@@ -105,7 +105,7 @@ test('a policy is written, attached to a role by the simulator\'s advice, and it
   await row('workspaces:TerminateWorkspaces').getByText('Denied explicitly').waitFor();
   await row('kms:CreateGrant').getByText('No statement allows it, and what is not allowed is denied.').waitFor();
   await accessible(page, 'simulator with decisions');
-  await healthy(page);
+  await done(page);
 });
 
 test('a role is switched to: its rights are used, its denials shown, and one comes back', async () => {
@@ -124,7 +124,7 @@ test('a role is switched to: its rights are used, its denials shown, and one com
   await page.getByText('Ask an administrator for the permission').first().waitFor();
   await menu('Switch back');
   await page.getByRole('link', { name: 'finance-desktops' }).waitFor();
-  await healthy(page);
+  await done(page);
 });
 
 test('a session that is revoked elsewhere ends: its credentials are refused', async () => {
@@ -141,7 +141,7 @@ test('a session that is revoked elsewhere ends: its credentials are refused', as
   }
   await here.getByRole('button', { name: /^Refresh/ }).first().click();
   await here.getByText(/Sign in again|InvalidClientTokenId|UnrecognizedClient|Your session has ended/).first().waitFor();
-  await healthy(there);
+  await done(there);
 });
 
 test('the IAM pages in every look', async (t) => {

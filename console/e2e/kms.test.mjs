@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
-import { accessible, console_, healthy, server, settled, tour } from './browser.mjs';
+import { accessible, console_, done, server, tour } from './browser.mjs';
 
 const require = createRequire(import.meta.url);
 const { KMSClient, GetKeyPolicyCommand, CreateKeyCommand, DescribeKeyCommand, ListAliasesCommand, ListResourceTagsCommand } = require('@aws-sdk/client-kms');
@@ -62,7 +62,7 @@ test('an administrator adds key users: every step of the KMS console', async () 
   await page.getByRole('menuitem', { name: /US East \(N. Virginia\)/ }).click();
   await page.getByText('NotFoundException').first().waitFor();
   await page.getByText(/Request ID: /).first().waitFor();
-  await healthy(page);
+  await done(page);
 });
 
 test('the policy view refuses what is not a policy, with its place, and shows why the server refuses another', async () => {
@@ -78,7 +78,7 @@ test('the policy view refuses what is not a policy, with its place, and shows wh
   await page.getByRole('button', { name: 'Save changes' }).click();
   await page.getByText('The key policy is not saved').waitFor();
   await page.getByText(/MalformedPolicyDocumentException/).waitFor();
-  await healthy(page);
+  await done(page);
 });
 
 test('the wizard makes a key with its alias, tags, administrators and users', async () => {
@@ -104,7 +104,7 @@ test('the wizard makes a key with its alias, tags, administrators and users', as
   assert.deepEqual(policy.Statement.find((s) => s.Sid === 'Allow access for Key Administrators').Principal, { AWS: arn('user/priya') });
   assert.deepEqual(policy.Statement.find((s) => s.Sid === 'Allow use of the key').Principal, { AWS: arn('user/marcus') });
   assert.deepEqual((await kms.send(new ListResourceTagsCommand({ KeyId }))).Tags, [{ TagKey: 'team', TagValue: 'finance' }]);
-  await healthy(page);
+  await done(page);
 });
 
 test('before a key is deleted, the console shows what it will hit, and asks for its name', async () => {
@@ -145,7 +145,7 @@ test('before a key is deleted, the console shows what it will hit, and asks for 
   await page.getByRole('dialog').getByRole('button', { name: 'Enable' }).click();
   await page.getByText('The key is enabled.').waitFor();
   assert.equal(await state(), 'Enabled');
-  await healthy(page);
+  await done(page);
 });
 
 test('the KMS pages in every look', async (t) => {

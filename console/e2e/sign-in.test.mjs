@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { accessible, console_, healthy, LOOKS, open, server, settled, shot } from './browser.mjs';
+import { accessible, console_, done, healthy, LOOKS, open, server, settled, shot } from './browser.mjs';
 
 test('the sign-in page, in every look', async () => {
   for (const look of LOOKS) {
@@ -23,7 +23,7 @@ test('a wrong password is refused with the reason and a request ID', async () =>
   await page.getByText('You are not signed in').waitFor();
   await page.getByText(/Request ID: [0-9a-f-]{36}/).waitFor();
   await accessible(page, 'sign-in, refused');
-  await healthy(page);
+  await done(page);
 });
 
 test('a session lives through a reload, keeps no credentials in storage, and ends at sign-out', async () => {
@@ -37,5 +37,5 @@ test('a session lives through a reload, keeps no credentials in storage, and end
   await page.getByTestId('sign-in').waitFor();
   await page.reload();
   await page.getByTestId('sign-in').waitFor();
-  await healthy(page);
+  await done(page);
 });

@@ -7,18 +7,21 @@ import type { IAMClient } from '@aws-sdk/client-iam';
 import type { KMSClient } from '@aws-sdk/client-kms';
 import type { STSClient } from '@aws-sdk/client-sts';
 import type { WorkSpacesClient } from '@aws-sdk/client-workspaces';
-import { credentials, ownCredentials, useRole } from './session';
+import { credentials, getState, ownCredentials, useRole } from './session';
 
 const config = (region: string) => ({ region, endpoint: location.origin, credentials, maxAttempts: 2 });
 
-// Each SDK is loaded when a page first needs it.
+// Each SDK is loaded when a page first needs it. A client keeps the credentials it was given until
+// they expire: whoever signs in next, or switches to a role, gets clients of their own.
 function lazy<C>(load: () => Promise<new (c: ReturnType<typeof config>) => C>): (region: string) => Promise<C> {
   const made = new Map<string, Promise<C>>();
   return (region) => {
-    let c = made.get(region);
+    const { identity, role } = getState();
+    const whose = [region, identity?.session, role?.credentials.accessKeyId].join();
+    let c = made.get(whose);
     if (!c) {
       c = load().then((Client) => new Client(config(region)));
-      made.set(region, c);
+      made.set(whose, c);
     }
     return c;
   };
