@@ -9,7 +9,7 @@ export GOFLAGS
 PAGES   := internal/console/dist/index.html
 MODULES := console/node_modules/.package-lock.json
 
-.PHONY: help build console demo test test-etcd check e2e image prerequisites docs fuzz soak clean
+.PHONY: help build console demo test test-etcd interop check e2e image prerequisites docs fuzz soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,10 @@ image: prerequisites ## build the desktop image (cached)
 
 demo: prerequisites build image ## the whole of MISSION: a launch to a desktop on screen, nine steps, termination
 	@scripts/demo
+
+interop: prerequisites ## the key service under the AWS CLI, boto3, the AWS SDK for JavaScript and sops
+	@scripts/interop-clients
+	$(GO) test -count=1 -v ./interop/clients
 
 test: prerequisites build ## all tests but those that boot a desktop
 	@scripts/test

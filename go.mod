@@ -4,6 +4,8 @@ go 1.26.0
 
 require github.com/coder/websocket v1.8.15
 
+require filippo.io/mldsa v1.0.0 // indirect
+
 require (
 	github.com/aws/aws-sdk-go-v2 v1.48.0 // indirect
 	github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream v1.7.26 // indirect

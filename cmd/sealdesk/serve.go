@@ -12,6 +12,7 @@ import (
 
 	"github.com/sealdesk/sealdesk/internal/app"
 	"github.com/sealdesk/sealdesk/internal/audit"
+	"github.com/sealdesk/sealdesk/internal/secret"
 )
 
 // defaultDataDir is where state lives when nothing else is said.
@@ -40,6 +41,9 @@ Environment: SEALDESK_ACCOUNT_ID, SEALDESK_ROOT_ACCESS_KEY_ID and
 SEALDESK_ROOT_SECRET_ACCESS_KEY give the account and its root credentials.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := secret.ForbidCore(); err != nil {
+				return err
+			}
 			level := slog.LevelInfo
 			if debug {
 				level = slog.LevelDebug

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"hash"
 
+	"filippo.io/mldsa"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/cloudflare/circl/kem/mlkem/mlkem512"
@@ -57,11 +58,11 @@ func signed(a types.SigningAlgorithmSpec, kind types.MessageType, message []byte
 	h, hashed := hashes[a]
 	switch {
 	case a == types.SigningAlgorithmSpecMlDsaShake256:
-		if kind == types.MessageTypeExternalMu {
-			return nil, errUnsupported("The message type EXTERNAL_MU is not supported by this endpoint: send the message itself, with the message type RAW.")
+		if kind == types.MessageTypeDigest {
+			return nil, errValidation("The message type %s is not valid with the signing algorithm %s: use RAW or EXTERNAL_MU.", kind, a)
 		}
-		if kind != types.MessageTypeRaw {
-			return nil, errValidation("The message type %s is not valid with the signing algorithm %s: use RAW.", kind, a)
+		if kind == types.MessageTypeExternalMu && len(message) != muSize {
+			return nil, errValidation("The message must have %d bytes with the message type EXTERNAL_MU.", muSize)
 		}
 		return message, nil
 	case kind == types.MessageTypeExternalMu:
@@ -94,7 +95,7 @@ func signed(a types.SigningAlgorithmSpec, kind types.MessageType, message []byte
 }
 
 // signWith makes a signature; input comes from signed.
-func signWith(private any, a types.SigningAlgorithmSpec, input []byte) ([]byte, error) {
+func signWith(private any, a types.SigningAlgorithmSpec, kind types.MessageType, input []byte) ([]byte, error) {
 	switch p := private.(type) {
 	case *rsa.PrivateKey:
 		if pss(a) {
@@ -111,12 +112,21 @@ func signWith(private any, a types.SigningAlgorithmSpec, input []byte) ([]byte, 
 		}
 		return ed25519.Sign(p, input), nil
 	case *mldsa44.PrivateKey:
+		if kind == types.MessageTypeExternalMu {
+			return signMu(mldsa.MLDSA44(), p.Seed(), input)
+		}
 		sig := make([]byte, mldsa44.SignatureSize)
 		return sig, mldsa44.SignTo(p, input, nil, true, sig)
 	case *mldsa65.PrivateKey:
+		if kind == types.MessageTypeExternalMu {
+			return signMu(mldsa.MLDSA65(), p.Seed(), input)
+		}
 		sig := make([]byte, mldsa65.SignatureSize)
 		return sig, mldsa65.SignTo(p, input, nil, true, sig)
 	case *mldsa87.PrivateKey:
+		if kind == types.MessageTypeExternalMu {
+			return signMu(mldsa.MLDSA87(), p.Seed(), input)
+		}
 		sig := make([]byte, mldsa87.SignatureSize)
 		return sig, mldsa87.SignTo(p, input, nil, true, sig)
 	}
@@ -124,7 +134,7 @@ func signWith(private any, a types.SigningAlgorithmSpec, input []byte) ([]byte, 
 }
 
 // verifyWith checks a signature; input comes from signed.
-func verifyWith(private any, a types.SigningAlgorithmSpec, input, sig []byte) bool {
+func verifyWith(private any, a types.SigningAlgorithmSpec, kind types.MessageType, input, sig []byte) bool {
 	switch p := private.(type) {
 	case *rsa.PrivateKey:
 		if pss(a) {
@@ -143,11 +153,23 @@ func verifyWith(private any, a types.SigningAlgorithmSpec, input, sig []byte) bo
 		}
 		return ed25519.Verify(pub, input, sig)
 	case *mldsa44.PrivateKey:
-		return mldsa44.Verify(p.Public().(*mldsa44.PublicKey), input, nil, sig)
+		public := p.Public().(*mldsa44.PublicKey)
+		if kind == types.MessageTypeExternalMu {
+			return set44.verifyMu(public.Bytes(), input, sig)
+		}
+		return mldsa44.Verify(public, input, nil, sig)
 	case *mldsa65.PrivateKey:
-		return mldsa65.Verify(p.Public().(*mldsa65.PublicKey), input, nil, sig)
+		public := p.Public().(*mldsa65.PublicKey)
+		if kind == types.MessageTypeExternalMu {
+			return set65.verifyMu(public.Bytes(), input, sig)
+		}
+		return mldsa65.Verify(public, input, nil, sig)
 	case *mldsa87.PrivateKey:
-		return mldsa87.Verify(p.Public().(*mldsa87.PublicKey), input, nil, sig)
+		public := p.Public().(*mldsa87.PublicKey)
+		if kind == types.MessageTypeExternalMu {
+			return set87.verifyMu(public.Bytes(), input, sig)
+		}
+		return mldsa87.Verify(public, input, nil, sig)
 	}
 	return false
 }
@@ -193,7 +215,7 @@ func (s *Service) sign(ctx context.Context, tx *store.Tx, c *api.Call, in *kms.S
 	}
 	var sig []byte
 	if err := s.use(f.Key, m, func(_ *secret.Bytes, private any) error {
-		sig, err = signWith(private, in.SigningAlgorithm, input)
+		sig, err = signWith(private, in.SigningAlgorithm, in.MessageType, input)
 		return err
 	}); err != nil {
 		return nil, lost(f.Key, err)
@@ -220,7 +242,7 @@ func (s *Service) verify(ctx context.Context, tx *store.Tx, c *api.Call, in *kms
 	}
 	valid := false
 	if err := s.use(f.Key, m, func(_ *secret.Bytes, private any) error {
-		valid = verifyWith(private, in.SigningAlgorithm, input, in.Signature)
+		valid = verifyWith(private, in.SigningAlgorithm, in.MessageType, input, in.Signature)
 		return nil
 	}); err != nil {
 		return nil, lost(f.Key, err)

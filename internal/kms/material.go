@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/mlkem"
 	"crypto/rand"
 	"crypto/rsa"
@@ -246,7 +247,13 @@ func newMaterialID() string {
 // importedMaterialID is the ID of imported material: a one-way function of it
 // and of the key, so that importing the same material again is recognised.
 func importedMaterialID(k *Key, material *secret.Bytes) (string, error) {
-	b, err := hkdf.Key(sha256.New, material.Expose(), []byte("sealdesk kms material id 1"), k.Account+"/"+k.ID, 32)
+	// HKDF-SHA256, its first half by hand: the hash keeps the last block it was
+	// given, which would leave the material in memory after it is wiped.
+	h := hmac.New(sha256.New, []byte("sealdesk kms material id 1"))
+	h.Write(material.Expose())
+	prk := h.Sum(nil)
+	h.Write(make([]byte, sha256.BlockSize))
+	b, err := hkdf.Expand(sha256.New, prk, k.Account+"/"+k.ID, 32)
 	if err != nil {
 		return "", fmt.Errorf("derive a key material ID: %w", err)
 	}

@@ -6,17 +6,16 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealdesk/sealdesk/internal/secret"
 )
 
 // Harden makes this process unable to leave a core dump and unreadable to other
 // processes of its user, and locks its memory where the limits allow it. It reports whether
 // memory is locked; keys are locked one by one otherwise.
 func Harden() (locked bool, err error) {
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return false, fmt.Errorf("forbid core dumps: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return false, fmt.Errorf("forbid core dumps: %w", err)
+	if err := secret.ForbidCore(); err != nil {
+		return false, err
 	}
 	// Without an unlimited RLIMIT_MEMLOCK, MCL_FUTURE would make the heap fail to grow.
 	unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
