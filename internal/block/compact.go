@@ -9,9 +9,56 @@ import (
 // the ciphertext it is: place is no part of what a block is bound to. A checkpoint
 // then makes the new places durable and removes the old segments.
 
+// compactCheckpoint is how much of segments is moved away before a checkpoint gives their space back.
+const compactCheckpoint = 64 << 20
+
 // compactSlack (in slots) is dead space that is never worth moving anything for.
 func (v *Volume) compactSlack() int64 {
 	return min(16*int64(v.segSlots), v.Size()/BlockSize/4)
+}
+
+// Writers are slowed down, never refused, when dead space grows faster than compaction gives it back: from paceFrom of what is
+// alive on a written block costs up to maxPace, the more the closer dead space comes to paceFull. A volume that is
+// overwritten for ever so stays within about (1 + paceFull) times what is alive in it.
+const (
+	paceFrom = 0.6
+	paceFull = 1.0
+	maxPace  = 200 * time.Microsecond // a block: 20 MiB/s
+)
+
+// setPace looks how far compaction is behind. It is called for each new log segment; caller holds v.mu for writing.
+func (v *Volume) setPace() {
+	v.pace = 0
+	if v.opt.CompactBytesPerSecond < 0 || v.opt.CheckpointInterval < 0 {
+		return
+	}
+	var used, live int64
+	for _, s := range v.segs {
+		if s.sealed {
+			used += int64(s.used)
+			live += s.live
+		}
+	}
+	dead := float64(used - live - v.compactSlack())
+	if dead > float64(live)/2 {
+		v.wake()
+	}
+	if behind := (dead/float64(max(live, 1)) - paceFrom) / (paceFull - paceFrom); behind > 0 {
+		v.pace = time.Duration(min(behind*behind, 1) * float64(maxPace))
+	}
+}
+
+// wait has a writer pay; small sums are gathered, because a sleep is never shorter than the host's timer. No lock is held.
+func (v *Volume) wait(d time.Duration) {
+	if owed := v.owed.Add(int64(d)); owed > int64(2*time.Millisecond) {
+		v.owed.Add(-owed)
+		t := time.NewTimer(time.Duration(owed))
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-v.stop:
+		}
+	}
 }
 
 // Compact does now what the background would do over time.
@@ -35,11 +82,17 @@ func (v *Volume) compact() {
 			break
 		}
 		v.stats.compactBytes.Add(uint64(n))
-		if sinceCkpt += int64(v.segSlots) * BlockSize; sinceCkpt >= 256<<20 {
+		if sinceCkpt += int64(v.segSlots) * BlockSize; sinceCkpt >= compactCheckpoint {
 			if v.checkpoint(0) != nil {
 				return
 			}
 			sinceCkpt = 0
+		}
+		v.mu.RLock()
+		behind := v.pace > 0
+		v.mu.RUnlock()
+		if behind {
+			continue // writers wait for it: the rate is for times when nobody does
 		}
 		pause := time.Duration(float64(n)/float64(v.opt.CompactBytesPerSecond)*float64(time.Second)) - time.Since(start)
 		select {

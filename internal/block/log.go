@@ -74,6 +74,7 @@ func (v *Volume) room(withBlock bool) error {
 	v.segs[s.id] = s
 	h.seg, h.slot, h.next = s, 0, v.nextSeg
 	v.nextSeg++
+	v.setPace()
 	return nil
 }
 
@@ -203,8 +204,11 @@ func (v *Volume) WriteBuffered(p []byte, off int64) error {
 	v.stats.writeBytes.Add(uint64(len(p)))
 	v.mu.Lock()
 	err := v.writeLocked(p, off)
-	empty := v.emptied
+	empty, pace := v.emptied, v.pace
 	v.mu.Unlock()
+	if pace > 0 {
+		v.wait(pace * time.Duration(len(p)/BlockSize+1))
+	}
 	if err != nil && empty > 0 && errors.Is(err, ErrNoSpace) {
 		// a checkpoint gives the dead segments back
 		if v.checkpoint(0) == nil {

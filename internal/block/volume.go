@@ -182,15 +182,17 @@ type Volume struct {
 	trimFrom  uint64 // segments from here on were written since the manifest that was opened
 	head      head
 	side      sideHead
-	logBytes  int64  // since the last checkpoint
-	version   uint64 // of the newest durable manifest
+	pace      time.Duration // what a written block costs its writer at present, so that compaction keeps up
+	logBytes  int64         // since the last checkpoint
+	version   uint64        // of the newest durable manifest
 	anchor    Anchor
 
 	syncMu  sync.Mutex
 	synced  uint64 // log group up to which everything is durable
 	dirDirt bool   // guarded by mu: files were created since the last SyncDir
 	flushed atomic.Uint64
-	ckpted  uint64 // log group up to which a durable manifest reaches; guarded by ckptMu
+	owed    atomic.Int64 // ns that writers have to wait yet
+	ckpted  uint64       // log group up to which a durable manifest reaches; guarded by ckptMu
 
 	ckptMu sync.Mutex
 
