@@ -102,6 +102,11 @@ func (v *Volume) writeSide(ws []sideWrite) (err error) {
 func (v *Volume) checkpoint(flags uint16) error {
 	v.ckptMu.Lock()
 	defer v.ckptMu.Unlock()
+	return v.checkpointLocked(flags)
+}
+
+// checkpointLocked is checkpoint for who holds ckptMu.
+func (v *Volume) checkpointLocked(flags uint16) error {
 	v.mu.Lock()
 	c, err := v.capture(flags)
 	v.mu.Unlock()
@@ -147,7 +152,7 @@ func (v *Volume) complete(c *captured, flags uint16) error {
 	}
 	v.evict()
 	v.mu.Unlock()
-	v.ckpted = m.tailGroup - 1
+	v.ckpted = c.m.tailGroup - 1
 	v.stats.checkpoints.Add(1)
 	for _, s := range c.dead {
 		if err := v.files.remove(s); err != nil {

@@ -308,8 +308,7 @@ func (v *Volume) Flush() error {
 		if v.ckpted >= target { // by a checkpoint that another caller waited for
 			return v.Err()
 		}
-		_, err := v.checkpointLocked(0)
-		return err
+		return v.checkpointLocked(0)
 	}
 	return v.syncTo(target)
 }
