@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -18,6 +19,7 @@ import (
 	"go.etcd.io/etcd/client/v3/namespace"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.uber.org/zap"
 )
 
@@ -34,12 +36,18 @@ type Config struct {
 	Prefix string
 	// Unsynced has the embedded etcd skip fsync. Tests only: a power cut loses data.
 	Unsynced bool
+	// EraseDelay is how long after an Erase the store's files are rewritten; what is
+	// erased meanwhile goes with it. Default 30 seconds.
+	EraseDelay time.Duration
 	// Logger receives what goes wrong; default slog.Default().
 	Logger *slog.Logger
 }
 
 // EnsureDefaults fills what was left out.
 func (c *Config) EnsureDefaults() {
+	if c.EraseDelay == 0 {
+		c.EraseDelay = 30 * time.Second
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -61,8 +69,11 @@ const (
 	maxTxnOps  = 4096
 )
 
+// segmentOnce sets what etcd has as a variable of the process.
+var segmentOnce sync.Once
+
 // embedded starts a single-member etcd that listens on no TCP port.
-func embedded(ctx context.Context, cfg Config) (*clientv3.Client, func(), error) {
+func embedded(ctx context.Context, cfg Config) (*clientv3.Client, *embed.Etcd, error) {
 	dir := filepath.Join(cfg.DataDir, "etcd")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make the state directory: %w", err)
@@ -86,7 +97,10 @@ func embedded(ctx context.Context, cfg Config) (*clientv3.Client, func(), error)
 	ec.UnsafeNoFsync = cfg.Unsynced
 	ec.TickMs = 10
 	ec.ElectionMs = 100
-	ec.SnapshotCount = 50000
+	// Small, so that the write-ahead log does not keep what was erased; see erase.go.
+	ec.SnapshotCount = snapshotCount
+	ec.MaxWalFiles = 1
+	segmentOnce.Do(func() { wal.SegmentSizeBytes = walSegment })
 	e, err := embed.StartEtcd(ec)
 	if err != nil {
 		return nil, nil, fmt.Errorf("start the embedded etcd in %s: %w (is another sealdesk using this data directory?)", dir, err)
@@ -99,7 +113,7 @@ func embedded(ctx context.Context, cfg Config) (*clientv3.Client, func(), error)
 		e.Close()
 		return nil, nil, ctx.Err()
 	}
-	return v3client.New(e.Server), e.Close, nil
+	return v3client.New(e.Server), e, nil
 }
 
 // dial connects to an external cluster and checks that it answers.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tidwall/btree"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 )
 
 // root is the prefix of every key that belongs to Sealdesk.
@@ -33,8 +34,8 @@ type Store struct {
 	cfg    Config
 	log    *slog.Logger
 	client *clientv3.Client
-	stop   func() // stops the embedded server, if any
-	fence  *fence // resolves commits whose answer was lost; nil when embedded
+	server *embed.Etcd // nil with an external cluster
+	fence  *fence      // resolves commits whose answer was lost; nil when embedded
 
 	tables map[string]tableCore // by name; fixed once started
 
@@ -50,6 +51,12 @@ type Store struct {
 	done     chan struct{}
 	started  bool
 	failure  atomic.Pointer[error]
+
+	gate      sync.RWMutex // held, shared, from the check of forbidden to the end of a commit
+	forbidden [][]byte
+
+	erasures *Table[erasure]
+	erasedTo int64 // revision; RunErasures only
 }
 
 // state is one consistent snapshot: every table as of revision rev.
@@ -81,14 +88,14 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, log: cfg.Logger, tables: map[string]tableCore{}, advance: make(chan struct{}), done: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.watchCtx = clientv3.WithRequireLeader(s.ctx)
+	s.erasures = Define[erasure](s, "store/erasure", 1)
 	var err error
 	if len(cfg.Endpoints) > 0 {
-		s.stop = func() {}
 		if s.client, err = dial(ctx, cfg); err == nil {
 			s.fence, err = newFence(ctx, s.client, cfg)
 		}
 	} else {
-		s.client, s.stop, err = embedded(ctx, cfg)
+		s.client, s.server, err = embedded(ctx, cfg)
 	}
 	if err != nil {
 		s.cancel()
@@ -311,7 +318,9 @@ func (s *Store) Close() error {
 		<-s.done
 	}
 	err := s.client.Close()
-	s.stop()
+	if s.server != nil {
+		s.server.Close()
+	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("close the etcd client: %w", err)
 	}

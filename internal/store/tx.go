@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sort"
@@ -56,7 +57,13 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 			tx.finish()
 			return nil
 		}
+		s.gate.RLock()
+		if tx.forbidden() {
+			s.gate.RUnlock()
+			continue
+		}
 		ok, rev, err := tx.commit(ctx)
+		s.gate.RUnlock()
 		if err != nil {
 			return err
 		}
@@ -72,6 +79,27 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 		}
 	}
 	return ErrContended
+}
+
+// Forbid has transactions that would store a value with one of the byte strings in
+// it run again instead, until Forbid is called with others. When it returns, no
+// commit that was not checked is under way on this node.
+func (s *Store) Forbid(values [][]byte) {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	s.forbidden = values
+}
+
+// forbidden is called with the gate held.
+func (tx *Tx) forbidden() bool {
+	for _, f := range tx.s.forbidden {
+		for _, w := range tx.writes {
+			if bytes.Contains(w.raw, f) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // AfterCommit has f run once the transaction has committed. In a View it never runs.
