@@ -119,10 +119,37 @@ func (l *Log) PublicKey() ed25519.PublicKey {
 	return pub
 }
 
+const keyPurpose = "audit/checkpoint"
+
+func keyAAD(node string) []byte { return []byte("audit/key/" + node) }
+
+// Rewrap wraps the signing keys of all nodes anew (keyring.Holder).
+func (l *Log) Rewrap(ctx context.Context, stale func([]byte) bool, rewrap func(string, []byte, []byte) ([]byte, error)) error {
+	return l.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		var nodes []string
+		l.keys.Scan(tx, "", "", func(node string, k *signingKey) bool {
+			if stale(k.Seed) {
+				nodes = append(nodes, node)
+			}
+			return true
+		})
+		for _, node := range nodes {
+			k := l.keys.Edit(tx, node)
+			var err error
+			if k.Seed, err = rewrap(keyPurpose, k.Seed, keyAAD(node)); err != nil {
+				return fmt.Errorf("the key that signs audit checkpoints of node %s: %w", node, err)
+			}
+			if err := l.keys.Put(tx, node, k); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // loadKey reads the node's signing key, or makes one.
 func (l *Log) loadKey(ctx context.Context) error {
-	const purpose = "audit/checkpoint"
-	aad := []byte("audit/key/" + l.cfg.Node)
+	aad := keyAAD(l.cfg.Node)
 	var row *signingKey
 	err := l.cfg.Store.Update(ctx, func(tx *store.Tx) error {
 		if row = l.keys.Get(tx, l.cfg.Node); row != nil {
@@ -134,7 +161,7 @@ func (l *Log) loadKey(ctx context.Context) error {
 		}
 		seed := secret.New(priv.Seed())
 		defer seed.Wipe()
-		wrapped, err := l.cfg.Root.Wrap(purpose, seed, aad)
+		wrapped, err := l.cfg.Root.Wrap(keyPurpose, seed, aad)
 		if err != nil {
 			return err
 		}
@@ -144,7 +171,7 @@ func (l *Log) loadKey(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the key that signs audit checkpoints: %w", err)
 	}
-	seed, err := l.cfg.Root.Unwrap(purpose, row.Seed, aad)
+	seed, err := l.cfg.Root.Unwrap(keyPurpose, row.Seed, aad)
 	if err != nil {
 		return fmt.Errorf("open the key that signs audit checkpoints: %w", err)
 	}

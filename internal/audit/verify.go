@@ -81,6 +81,45 @@ func (v *verifier) problem(f Finding, file string, seq uint64, format string, ar
 	v.Problems = append(v.Problems, Problem{f, file, seq, fmt.Sprintf(format, args...)})
 }
 
+// File is a file of a log and how much of it belongs to a copy.
+type File struct {
+	Name string
+	Size int64
+}
+
+// Files lists what a copy of the log consists of. All that was durable before the call
+// is in it, no record is half in it, and no checkpoint of it is ahead of its records.
+func (l *Log) Files() ([]File, error) {
+	if _, err := l.sync(); err != nil {
+		return nil, err
+	}
+	var files []File
+	for _, name := range []string{checkpointFile, keyFile} { // before the segments
+		st, err := os.Stat(filepath.Join(l.cfg.Dir, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list the audit log: %w", err)
+		}
+		files = append(files, File{name, st.Size()})
+	}
+	l.io.Lock()
+	defer l.io.Unlock()
+	for _, s := range l.segs {
+		size := l.size
+		if s != l.active() {
+			st, err := os.Stat(s.path)
+			if err != nil {
+				return nil, fmt.Errorf("list the audit log: %w", err)
+			}
+			size = st.Size()
+		}
+		files = append(files, File{filepath.Base(s.path), size})
+	}
+	return files, nil
+}
+
 // Verify reads a whole log and reports everything that is wrong with it. pub is
 // the key that signs checkpoints, taken from where an intruder could not change it
 // (nil: signatures are not checked); pinned is the head that the store remembers,

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudtrail/types"
 
 	"github.com/sealdesk/sealdesk/internal/api"
+	"github.com/sealdesk/sealdesk/internal/kms/keyring"
 	"github.com/sealdesk/sealdesk/internal/secret"
 	"github.com/sealdesk/sealdesk/internal/store"
 )
@@ -57,6 +58,13 @@ func (s *Service) signer(ctx context.Context, region string, now time.Time) (*rs
 		return nil, "", fmt.Errorf("read the key that signs digests in %s: %w", region, err)
 	}
 	return key, found.Fingerprint, nil
+}
+
+// Wrapped are the values that the service keeps under the root key.
+func (s *Service) Wrapped() []keyring.Holder {
+	return []keyring.Holder{keyring.Holds(s.cfg.Store, s.keys, func(key string, k *digestKey) []keyring.Field {
+		return []keyring.Field{{Purpose: keyPurpose, AAD: []byte(key), Value: &k.Private}}
+	})}
 }
 
 func (s *Service) newKey(ctx context.Context, region string, now time.Time) (*digestKey, error) {

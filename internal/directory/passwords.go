@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/crypto/argon2"
 
+	"github.com/sealdesk/sealdesk/internal/kms/keyring"
 	"github.com/sealdesk/sealdesk/internal/secret"
 	"github.com/sealdesk/sealdesk/internal/store"
 )
@@ -79,6 +80,13 @@ func (s *Service) matches(text []byte, password string) (bool, error) {
 }
 
 const purpose = "directory/password"
+
+// Wrapped are the values that the service keeps under the root key.
+func (s *Service) Wrapped() []keyring.Holder {
+	return []keyring.Holder{keyring.Holds(s.cfg.Store, s.passwords, func(key string, p *password) []keyring.Field {
+		return []keyring.Field{{Purpose: purpose, AAD: []byte(key), Value: &p.Wrapped}}
+	})}
+}
 
 // setPassword stores the hash of a user's password.
 func (s *Service) setPassword(tx *store.Tx, key, text string) error {

@@ -12,6 +12,7 @@ import (
 	kmstypes "github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/sealdesk/sealdesk/internal/api"
+	"github.com/sealdesk/sealdesk/internal/kms/keyring"
 	"github.com/sealdesk/sealdesk/internal/secret"
 	"github.com/sealdesk/sealdesk/internal/store"
 )
@@ -130,6 +131,27 @@ func (s *Service) makeKey(ctx context.Context, c *api.Call, arn string, k keySta
 	}
 	k.Wrapped = d.CiphertextBlob
 	return k, nil
+}
+
+// Wrapped are the values that the service keeps under the root key: the data keys of
+// what no KMS key encrypts.
+func (s *Service) Wrapped() []keyring.Holder {
+	field := func(k *keyState) []keyring.Field {
+		if k.Encrypted {
+			return nil
+		}
+		return []keyring.Field{{Purpose: rootPurpose, AAD: []byte(k.Bound), Value: &k.Wrapped}}
+	}
+	return []keyring.Holder{
+		keyring.Holds(s.cfg.Store, s.volumes, func(_ string, v *volume) []keyring.Field {
+			fields := field(&v.Key)
+			if v.Source != nil {
+				fields = append(fields, field(&v.Source.Key)...)
+			}
+			return fields
+		}),
+		keyring.Holds(s.cfg.Store, s.snapshots, func(_ string, n *snapshot) []keyring.Field { return field(&n.Key) }),
+	}
 }
 
 // createGrant asks for EBS's grant with c's own permissions. The same name and

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sealdesk/sealdesk/internal/api"
 	"github.com/sealdesk/sealdesk/internal/ids"
+	"github.com/sealdesk/sealdesk/internal/kms/keyring"
 	"github.com/sealdesk/sealdesk/internal/policy"
 	"github.com/sealdesk/sealdesk/internal/secret"
 	"github.com/sealdesk/sealdesk/internal/store"
@@ -56,6 +57,18 @@ func (s *Service) AccountOfKey(tx *store.Tx, accessKeyID string) (account string
 		return account, true
 	}
 	return "", false
+}
+
+// Wrapped are the values that the service keeps under the root key.
+func (s *Service) Wrapped() []keyring.Holder {
+	return []keyring.Holder{
+		keyring.Holds(s.store, s.keys, func(tableKey string, k *accessKey) []keyring.Field {
+			return []keyring.Field{{Purpose: secretPurpose, AAD: []byte(tableKey), Value: &k.Wrapped}}
+		}),
+		keyring.Holds(s.store, s.mfa, func(_ string, d *mfaDevice) []keyring.Field {
+			return []keyring.Field{{Purpose: seedPurpose, AAD: []byte(d.serial()), Value: &d.Wrapped}}
+		}),
+	}
 }
 
 // open unwraps a key's secret, once as long as the record stays the same.

@@ -380,6 +380,9 @@ func (s *Service) deleteImportedKeyMaterial(ctx context.Context, tx *store.Tx, c
 	}
 	out.KeyMaterialId = ptr(m.ID)
 	m.Wrapped, m.ValidTo = nil, time.Time{}
+	if err := s.store.Erase(tx); err != nil {
+		return nil, err
+	}
 	if m.pending() {
 		if k.isReplica() {
 			if err := s.put(tx, k); err != nil {

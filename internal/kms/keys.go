@@ -397,11 +397,15 @@ func (s *Service) reapKey(tx *store.Tx, k *Key) error {
 	if !changed {
 		return nil
 	}
+	if err := s.store.Erase(tx); err != nil {
+		return err
+	}
 	return s.put(tx, k)
 }
 
 // destroy removes a key with all that hangs on it. The wrapped material goes with
-// the record, and from memory as the store reports the change.
+// the record, from memory as the store reports the change, and soon after from the
+// store's files.
 func (s *Service) destroy(tx *store.Tx, k *Key) error {
 	kp := k.path()
 	for _, p := range s.byTarget.Keys(kp, "", 0) {
@@ -440,6 +444,9 @@ func (s *Service) destroy(tx *store.Tx, k *Key) error {
 		if err := s.replicaGone(tx, k); err != nil {
 			return err
 		}
+	}
+	if err := s.store.Erase(tx); err != nil {
+		return err
 	}
 	return s.keys.Delete(tx, kp)
 }

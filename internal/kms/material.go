@@ -25,6 +25,7 @@ import (
 	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 
+	"github.com/sealdesk/sealdesk/internal/kms/keyring"
 	"github.com/sealdesk/sealdesk/internal/secret"
 )
 
@@ -272,6 +273,18 @@ func (s *Service) wrap(k *Key, materialID string, material *secret.Bytes) ([]byt
 		return nil, fmt.Errorf("wrap the material of key %s: %w", k.ID, err)
 	}
 	return w, nil
+}
+
+// Wrapped are the values that the service keeps under the root key.
+func (s *Service) Wrapped() []keyring.Holder {
+	return []keyring.Holder{keyring.Holds(s.store, s.keys, func(_ string, k *Key) []keyring.Field {
+		fields := make([]keyring.Field, len(k.Materials))
+		for i := range k.Materials {
+			m := &k.Materials[i]
+			fields[i] = keyring.Field{Purpose: purposeMaterial, AAD: materialAAD(k, m.ID), Value: &m.Wrapped}
+		}
+		return fields
+	})}
 }
 
 // loaded is key material in memory. use holds mu while it works with it, forget

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+
+	"golang.org/x/sys/unix"
 )
 
 // Bytes is key material. The zero value is empty and unusable.
@@ -41,6 +43,11 @@ func (s *Bytes) Expose() []byte {
 	}
 	return s.b
 }
+
+// Lock keeps the bytes out of swap as far as the limits allow (RLIMIT_MEMLOCK). It
+// locks whole pages and Wipe leaves them locked: for the few secrets that live as
+// long as the process.
+func (s *Bytes) Lock() { _ = unix.Mlock(s.Expose()) }
 
 // Len is the number of bytes held, 0 after Wipe.
 func (s *Bytes) Len() int {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sealdesk/sealdesk/internal/api"
+	"github.com/sealdesk/sealdesk/internal/kms/keyring"
 	"github.com/sealdesk/sealdesk/internal/secret"
 	"github.com/sealdesk/sealdesk/internal/store"
 )
@@ -102,6 +103,13 @@ func (s *Service) sealer(tx *store.Tx) (id string, key *secret.Bytes, err error)
 	}
 	key, err = s.unwrap(k)
 	return k.ID, key, err
+}
+
+// Wrapped are the values that the service keeps under the root key.
+func (s *Service) Wrapped() []keyring.Holder {
+	return []keyring.Holder{keyring.Holds(s.store, s.sealKeys, func(_ string, k *sealKey) []keyring.Field {
+		return []keyring.Field{{Purpose: sealPurpose, AAD: []byte(k.ID), Value: &k.Wrapped}}
+	})}
 }
 
 // unwrap opens a sealing key, once for each.

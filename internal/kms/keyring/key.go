@@ -1,20 +1,3 @@
-// Package keyring is the root of trust: a Root wraps what must not lie readable
-// in the store (KMS key material, secret access keys, session sealing keys) under
-// a root key that never leaves it.
-//
-// # Wrapped form, version 1
-//
-//	+---------+----------+----------+--------------------+
-//	| version | root ID  | salt     | sealed             |
-//	| 1 byte  | 8 bytes  | 32 bytes | plaintext + 16     |
-//	+---------+----------+----------+--------------------+
-//
-// sealed is AES-256-GCM under the key HKDF-SHA256(secret: the root key, salt,
-// info: "sealdesk root wrap 1\x00" + purpose), nonce zero, additional data:
-// version ‖ root ID ‖ salt ‖ aad. Every wrap draws a fresh salt and so uses a
-// fresh key exactly once; no (key, nonce) pair repeats unless two 256-bit salts
-// collide, so the number of wraps is not a limit in practice (2^96 wraps give a
-// collision chance of 2^-64).
 package keyring
 
 import (
@@ -23,6 +6,7 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -46,6 +30,11 @@ type Root interface {
 	Unwrap(purpose string, wrapped, aad []byte) (*secret.Bytes, error)
 }
 
+// ID names a root key: the beginning of a hash of it.
+type ID [idSize]byte
+
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
 const (
 	version1  = 1
 	idSize    = 8
@@ -56,15 +45,15 @@ const (
 	fileMagic = "sealdesk-root-key-1 "
 )
 
-// FileRoot keeps the root key in a file that only its owner may read (0600). It
-// is the default; whoever can read the file can read everything.
-type FileRoot struct {
-	id  [idSize]byte
+// Key is one root key in memory. It is a Root by itself, which is what a test
+// needs; a server has a Ring.
+type Key struct {
+	id  ID
 	key *secret.Bytes
 }
 
 // OpenFile reads the root key at path, making a new one when there is none.
-func OpenFile(path string) (*FileRoot, error) {
+func OpenFile(path string) (*Key, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return createFile(path)
@@ -85,10 +74,10 @@ func OpenFile(path string) (*FileRoot, error) {
 	if err != nil || !strings.HasPrefix(text, fileMagic) || len(raw) != rootSize {
 		return nil, fmt.Errorf("%s is not a Sealdesk root key file", path)
 	}
-	return newFileRoot(raw), nil
+	return newKey(raw), nil
 }
 
-func createFile(path string) (*FileRoot, error) {
+func createFile(path string) (*Key, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of the root key: %w", err)
 	}
@@ -99,17 +88,38 @@ func createFile(path string) (*FileRoot, error) {
 	if err := durable.WriteFile(path, text, 0o600); err != nil {
 		return nil, fmt.Errorf("write a new root key: %w", err)
 	}
-	return newFileRoot(raw), nil
+	return newKey(raw), nil
 }
 
-func newFileRoot(raw []byte) *FileRoot {
-	sum := sha256.Sum256(append([]byte("sealdesk root id\x00"), raw...))
-	r := &FileRoot{key: secret.New(raw)}
-	copy(r.id[:], sum[:])
+// newKey makes a Key of raw, which it wipes.
+func newKey(raw []byte) *Key {
+	r := &Key{id: rootID(raw), key: secret.New(raw)}
+	r.key.Lock()
 	return r
 }
 
-func (r *FileRoot) aead(purpose string, salt []byte) (cipher.AEAD, error) {
+func rootID(raw []byte) (id ID) {
+	h := sha256.New()
+	h.Write([]byte("sealdesk root id\x00"))
+	h.Write(raw)
+	copy(id[:], h.Sum(nil))
+	return id
+}
+
+// wrappedUnder is the root key that a wrapped value names.
+func wrappedUnder(wrapped []byte) (id ID, ok bool) {
+	if len(wrapped) < headSize+tagSize+1 || wrapped[0] != version1 {
+		return id, false
+	}
+	return ID(wrapped[1 : 1+idSize]), true
+}
+
+// needle is what a stored record that holds a value wrapped under id contains.
+func needle(id ID) []byte {
+	return []byte(`"` + base64.StdEncoding.EncodeToString(append([]byte{version1}, id[:]...)))
+}
+
+func (r *Key) aead(purpose string, salt []byte) (cipher.AEAD, error) {
 	k, err := hkdf.Key(sha256.New, r.key.Expose(), salt, "sealdesk root wrap 1\x00"+purpose, 32)
 	if err != nil {
 		return nil, err
@@ -123,7 +133,7 @@ func (r *FileRoot) aead(purpose string, salt []byte) (cipher.AEAD, error) {
 }
 
 // Wrap seals plaintext; see the package doc for the form.
-func (r *FileRoot) Wrap(purpose string, plaintext *secret.Bytes, aad []byte) ([]byte, error) {
+func (r *Key) Wrap(purpose string, plaintext *secret.Bytes, aad []byte) ([]byte, error) {
 	out := make([]byte, headSize, headSize+plaintext.Len()+tagSize)
 	out[0] = version1
 	copy(out[1:], r.id[:])
@@ -136,8 +146,8 @@ func (r *FileRoot) Wrap(purpose string, plaintext *secret.Bytes, aad []byte) ([]
 }
 
 // Unwrap opens what Wrap sealed, or returns ErrUnwrap.
-func (r *FileRoot) Unwrap(purpose string, wrapped, aad []byte) (*secret.Bytes, error) {
-	if len(wrapped) < headSize+tagSize+1 || wrapped[0] != version1 || string(wrapped[1:1+idSize]) != string(r.id[:]) {
+func (r *Key) Unwrap(purpose string, wrapped, aad []byte) (*secret.Bytes, error) {
+	if id, ok := wrappedUnder(wrapped); !ok || id != r.id {
 		return nil, ErrUnwrap
 	}
 	head := wrapped[:headSize:headSize]

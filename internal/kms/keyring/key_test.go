@@ -10,7 +10,7 @@ import (
 	"github.com/sealdesk/sealdesk/internal/secret"
 )
 
-func TestFileRoot(t *testing.T) {
+func TestOpenFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "root.key")
 	r, err := OpenFile(path)
 	if err != nil {
