@@ -27,6 +27,7 @@ func main() {
 
 func root() *cobra.Command {
 	c := &cobra.Command{Use: "sealdesk", Short: "A self-hosted cloud of encrypted desktops", SilenceUsage: true, SilenceErrors: true}
-	c.AddCommand(serveCommand(), volumedCommand(), statusCommand(), screenshotCommand(), desktopCommand(), directoryCommand(), volumeCommand(), auditCommand(), xksProxyCommand())
+	c.AddCommand(serveCommand(), volumedCommand(), statusCommand(), screenshotCommand(), desktopCommand(), directoryCommand(), volumeCommand(), auditCommand(), xksProxyCommand(),
+		unsealCommand(), rootCommand(), backupCommand(), restoreCommand())
 	return c
 }

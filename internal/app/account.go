@@ -31,6 +31,10 @@ func (a *App) account(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if kept.account != "" && kept.accessKeyID == "" && a.cfg.RootAccessKeyID == "" {
+		a.root = kept // restored from a backup: its access keys are those of before
+		return nil
+	}
 	r := rootCredentials{a.cfg.AccountID, a.cfg.RootAccessKeyID, a.cfg.RootSecretAccessKey}
 	if r.account == "" {
 		r.account = kept.account

@@ -41,6 +41,9 @@ type Config struct {
 	RootAccessKeyID     string
 	RootSecretAccessKey string
 
+	// Root says how the root key is sealed, and where its passphrase or token is.
+	Root RootConfig
+
 	// Etcd is where the state lives; empty Endpoints: embedded in DataDir.
 	Etcd store.Config
 	// AuditSync says when a record of a call that changes nothing counts as durable.
@@ -124,6 +127,9 @@ func (c *Config) Validate() error {
 	}
 	if c.RootAccessKeyID != "" && !keyIDPattern.MatchString(c.RootAccessKeyID) {
 		return fmt.Errorf("SEALDESK_ROOT_ACCESS_KEY_ID %q: an access key ID is 16 to 128 characters of A-Z and 0-9", c.RootAccessKeyID)
+	}
+	if err := c.Root.validate(); err != nil {
+		return err
 	}
 	if c.RootSecretAccessKey != "" && len(c.RootSecretAccessKey) < 16 {
 		return errors.New("SEALDESK_ROOT_SECRET_ACCESS_KEY is shorter than 16 characters")

@@ -277,7 +277,9 @@ func (s *Service) wrap(k *Key, materialID string, material *secret.Bytes) ([]byt
 
 // Wrapped are the values that the service keeps under the root key.
 func (s *Service) Wrapped() []keyring.Holder {
-	return []keyring.Holder{keyring.Holds(s.store, s.keys, func(_ string, k *Key) []keyring.Field {
+	return []keyring.Holder{keyring.Holds(s.store, s.stores, func(_ string, st *CustomStore) []keyring.Field {
+		return []keyring.Field{{Purpose: purposeStore, AAD: []byte(st.path()), Value: &st.Secret}}
+	}), keyring.Holds(s.store, s.keys, func(_ string, k *Key) []keyring.Field {
 		fields := make([]keyring.Field, len(k.Materials))
 		for i := range k.Materials {
 			m := &k.Materials[i]

@@ -14,8 +14,15 @@
 package apptest
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -24,6 +31,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/cloudtrail"
 	"github.com/aws/aws-sdk-go-v2/service/directoryservice"
@@ -149,6 +157,54 @@ func (s *Server) Restart() {
 	s.t.Helper()
 	s.Stop()
 	s.start()
+}
+
+// RestartWith stops the server and starts it again, on the same data, told otherwise.
+func (s *Server) RestartWith(change func(*app.Config)) {
+	s.t.Helper()
+	s.Stop()
+	change(&s.cfg)
+	s.start()
+}
+
+// Extension calls an operation of the service "sealdesk", which the SDK does not have.
+// The error is "Code: message".
+func (s *Server) Extension(operation string, in, out any, creds ...aws.CredentialsProvider) error {
+	s.t.Helper()
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequest(http.MethodPost, s.URL+"/", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
+	req.Header.Set("X-Amz-Target", "Sealdesk_20261101."+operation)
+	c, err := s.Config(creds...).Credentials.Retrieve(context.Background())
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(body)
+	if err := v4.NewSigner().SignHTTP(context.Background(), c, req, hex.EncodeToString(sum[:]), "sealdesk", Region, time.Now()); err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		var e struct {
+			Type    string `json:"__type"`
+			Message string `json:"message"`
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil {
+			return fmt.Errorf("%s: HTTP %s", operation, resp.Status)
+		}
+		return errors.New(e.Type + ": " + e.Message)
+	}
+	return json.NewDecoder(resp.Body).Decode(out)
 }
 
 // KillVolumed ends volumed as kill -9 does.
