@@ -90,6 +90,9 @@ function SignIn({ onDone, notice }: { onDone: () => void; notice: string }) {
               </SpaceBetween>
             </Container>
           </form>
+          <Box textAlign="center" color="text-body-secondary">
+            {t('Administrator?')} <Link href="/console/">{t('Management console')}</Link>
+          </Box>
         </SpaceBetween>
       </div>
     </main>
@@ -288,9 +291,6 @@ function Portal({ language, onLanguage }: { language: Language; onLanguage: (l: 
               void load();
             }}
           />
-          <Box textAlign="center" color="text-body-secondary">
-            {t('Administrator?')} <Link href="/console/">{t('Management console')}</Link>
-          </Box>
         </>
       )}
     </>

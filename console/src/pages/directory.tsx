@@ -89,10 +89,10 @@ export default function DirectoryPage() {
             </SpaceBetween>
           )}
           columns={[
-            { id: 'name', header: t('User name'), isRowHeader: true, cell: (u) => u.SAMAccountName },
+            { id: 'name', header: t('User name'), minWidth: 120, isRowHeader: true, cell: (u) => u.SAMAccountName },
             { id: 'full', header: t('Name'), cell: (u) => [u.GivenName, u.Surname].filter(Boolean).join(' ') || '-' },
             { id: 'enabled', header: t('Status'), minWidth: 120, cell: (u) => <Status value={u.Enabled ? 'Enabled' : 'Disabled'} /> },
-            { id: 'sid', header: 'SID', cell: (u) => <Copy text={u.SID} /> },
+            { id: 'sid', header: 'SID', minWidth: 280, cell: (u) => <Copy text={u.SID} /> },
             {
               id: 'desktop',
               header: 'WorkSpace',

@@ -94,7 +94,7 @@ function Volumes() {
           },
           { id: 'encrypted', header: t('Encryption'), cell: (v) => (v.Encrypted ? t('Encrypted') : t('Not encrypted')) },
           { id: 'key', header: t('KMS key'), cell: (v) => <KeyLink arn={v.KmsKeyId} /> },
-          { id: 'created', header: t('Created'), cell: (v) => time(v.CreateTime) },
+          { id: 'created', header: t('Created'), minWidth: 120, cell: (v) => time(v.CreateTime) },
         ]}
       />
       {deleting && (

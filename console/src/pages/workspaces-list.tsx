@@ -59,6 +59,7 @@ export default function WorkSpacesList() {
           {
             id: 'id',
             header: t('WorkSpace ID'),
+            minWidth: 140,
             isRowHeader: true,
             sortingField: 'WorkspaceId',
             cell: (w) => (
@@ -67,7 +68,7 @@ export default function WorkSpacesList() {
               </Link>
             ),
           },
-          { id: 'user', header: t('User name'), sortingField: 'UserName', cell: (w) => w.UserName },
+          { id: 'user', header: t('User name'), minWidth: 120, sortingField: 'UserName', cell: (w) => w.UserName },
           { id: 'state', header: t('Status'), minWidth: 150, sortingField: 'State', cell: (w) => <Status value={w.State} /> },
           {
             id: 'directory',
@@ -94,7 +95,7 @@ export default function WorkSpacesList() {
               ),
           },
           { id: 'mode', header: t('Running mode'), cell: (w) => t(w.WorkspaceProperties?.RunningMode ?? '') },
-          { id: 'used', header: t('Last used'), cell: (w) => (w.connection === 'CONNECTED' ? t('Connected now') : time(w.lastUsed)) },
+          { id: 'used', header: t('Last used'), minWidth: 130, cell: (w) => (w.connection === 'CONNECTED' ? t('Connected now') : time(w.lastUsed)) },
         ]}
       />
       {action && (
