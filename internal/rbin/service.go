@@ -230,8 +230,8 @@ func checkType(t types.ResourceType) error {
 func (r *rule) retain(p *types.RetentionPeriod, match, exclude []types.ResourceTag) (err error) {
 	if p != nil {
 		days := aws.ToInt32(p.RetentionPeriodValue)
-		if days < 1 || days > 365 {
-			return invalid("RetentionPeriodValue %d: want 1 to 365 DAYS.", days)
+		if days < 1 || days > 365 || p.RetentionPeriodUnit != types.RetentionPeriodUnitDays {
+			return invalid("RetentionPeriod %d %s: want 1 to 365 DAYS.", days, p.RetentionPeriodUnit)
 		}
 		r.Days = days
 	}
@@ -260,8 +260,8 @@ func (r *rule) lock(l *types.LockConfiguration) error {
 		return invalid("LockConfiguration needs UnlockDelay.")
 	}
 	days := aws.ToInt32(l.UnlockDelay.UnlockDelayValue)
-	if days < 7 || days > 30 {
-		return invalid("UnlockDelayValue %d: want 7 to 30 DAYS.", days)
+	if days < 7 || days > 30 || l.UnlockDelay.UnlockDelayUnit != types.UnlockDelayUnitDays {
+		return invalid("UnlockDelay %d %s: want 7 to 30 DAYS.", days, l.UnlockDelay.UnlockDelayUnit)
 	}
 	r.UnlockDays, r.UnlockedAt = days, time.Time{}
 	return nil
