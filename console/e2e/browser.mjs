@@ -126,7 +126,7 @@ export async function tour(t, enter, paths) {
           history.pushState(null, '', p);
           dispatchEvent(new PopStateEvent('popstate', { state: null }));
         }, path);
-        await settled(page);
+        await settled(page, 1000); // the page itself may have to be loaded first
         if (act) await act(page);
         await settled(page);
         await shot(page, `${name}-${look.name}`);

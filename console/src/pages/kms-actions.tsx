@@ -68,7 +68,7 @@ export function Impact({ k, deletion }: { k: Key; deletion: boolean }) {
           columnDefinitions={[
             { id: 'id', header: t('Resource'), cell: (h) => `${t(h.kind)} ${h.id.length > 24 ? `${h.id.slice(0, 12)}…` : h.id}`, isRowHeader: true },
             { id: 'about', header: t('About'), cell: (h) => h.about },
-            { id: 'state', header: t('State'), cell: (h) => (h.kind === 'Grant' ? h.state : <Status value={h.state} />) },
+            { id: 'state', header: t('State'), minWidth: 140, cell: (h) => (h.kind === 'Grant' ? h.state : <Status value={h.state} />) },
             { id: 'then', header: t('What happens'), cell: (h) => consequence(h, deletion) },
           ]}
         />
