@@ -24,7 +24,7 @@ func volumeCommand() *cobra.Command {
 	var cl client
 	c := &cobra.Command{Use: "volume", Short: "Work with volumes on this host"}
 	cl.flags(c)
-	c.AddCommand(volumeServe(&cl), volumeCheck(&cl), volumeExport(&cl), volumeImport(&cl))
+	c.AddCommand(volumeServe(&cl), volumeCheck(&cl), volumeExport(&cl), volumeImport(&cl), volumeAccept(&cl))
 	return c
 }
 
@@ -127,6 +127,29 @@ Exits 1 when anything is damaged.`,
 				}
 				return nil
 			}, useInPlace)
+		},
+	}
+}
+
+func volumeAccept(cl *client) *cobra.Command {
+	return &cobra.Command{
+		Use:   "accept-state VOLUME",
+		Short: "Accept a volume's present state on the host although it is older than the last recorded one",
+		Long: `A volume whose files are older than the state last recorded of it does not open: someone put an old copy
+back. When that was you, restoring a backup, this says so: the next attach takes the state it finds. The call is authorised
+(sealdesk:AcceptVolumeState on the volume) and stands in the audit log with the state that was given up.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := cl.config(cmd.Context())
+			if err != nil {
+				return err
+			}
+			var out struct{ ExpectedState string }
+			if err := extension(cmd.Context(), cfg, "AcceptVolumeState", map[string]string{"VolumeId": args[0]}, &out); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: the next attach takes the state it finds (recorded was %s)\n", args[0], out.ExpectedState)
+			return nil
 		},
 	}
 }

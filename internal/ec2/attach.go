@@ -124,7 +124,7 @@ func outward(err error) error {
 	}
 	switch {
 	case errors.Is(err, block.ErrRollback):
-		return fail("IncorrectState", "The volume's data is older than its last recorded state: an old copy was put back, so it is not opened. (%v)", err)
+		return fail("IncorrectState", "The volume's data is older than its last recorded state: an old copy was put back, so it is not opened. An operator who means it to be so says \"sealdesk volume accept-state\". (%v)", err)
 	case errors.Is(err, block.ErrCorrupt):
 		return fail("IncorrectState", "The volume's data is corrupt or was tampered with, so it is not opened. (%v)", err)
 	case errors.Is(err, block.ErrKey):

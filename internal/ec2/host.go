@@ -31,6 +31,10 @@ type DescribeVolumeExportOutput struct {
 func (s *Service) hostOperations() []api.Operation {
 	return []api.Operation{
 		api.NewSteps("sealdesk", "DescribeHost", s.describeHost, api.ReadOnly()),
+		api.NewUpdate("sealdesk", "AcceptVolumeState", s.acceptVolumeState,
+			api.On(func(_ context.Context, _ *store.Tx, c *api.Call, in *AcceptVolumeStateInput) ([]api.Target, error) {
+				return []api.Target{{ARN: arnOf(c.Account, c.Region, "volume", aws.ToString(in.VolumeId))}}, nil
+			})),
 		api.NewView("sealdesk", "DescribeVolumeExport", s.describeVolumeExport,
 			api.On(func(_ context.Context, _ *store.Tx, c *api.Call, in *DescribeVolumeExportInput) ([]api.Target, error) {
 				return []api.Target{{ARN: arnOf(c.Account, c.Region, "volume", aws.ToString(in.VolumeId))}}, nil

@@ -504,9 +504,12 @@ func TestDesktopVolumes(t *testing.T) {
 		t.Errorf("CreateGrant calls = %+v, want one by WorkSpaces under its own grant", cg)
 	}
 	for range 2 {
-		socket, _, err := d.Attach(ctx, e.workspaces(), id, "ws-0123456789", "/dev/sda1")
-		if err != nil || socket != "/run/sealdesk-test/"+id+".sock" {
-			t.Fatalf("Attach = %s, %v", socket, err)
+		x, err := d.Attach(ctx, e.workspaces(), id, "ws-0123456789", "/dev/sda1")
+		if err != nil || x.Socket != "/run/sealdesk-test/"+id+".sock" || x.Vhost != "/run/sealdesk-test/"+id+".vhost" {
+			t.Fatalf("Attach = %+v, %v", x, err)
+		}
+		if serial := e.plane.served[id].attach.Serial; serial != "root" {
+			t.Errorf("the guest sees the serial number %q, want root", serial)
 		}
 	}
 	if dec := e.kms.callsOf("Decrypt"); len(dec) != 1 || !maps.Equal(dec[0].context, want) {
@@ -534,7 +537,7 @@ func TestDesktopVolumes(t *testing.T) {
 	if err := d.Reset(ctx, e.workspaces(), id, ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := d.Attach(ctx, e.workspaces(), id, "ws-0123456789", "/dev/sda1"); err != nil {
+	if _, err := d.Attach(ctx, e.workspaces(), id, "ws-0123456789", "/dev/sda1"); err != nil {
 		t.Fatal(err)
 	}
 	if sv := e.plane.served[id]; sv.place.Key != firstKey || sv.place.Version != 2 {
