@@ -15,11 +15,13 @@ import (
 	dstypes "github.com/aws/aws-sdk-go-v2/service/directoryservice/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	kmstypes "github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/aws-sdk-go-v2/service/workspaces"
 	wstypes "github.com/aws/aws-sdk-go-v2/service/workspaces/types"
 
 	"github.com/sealdesk/sealdesk/internal/app"
 	"github.com/sealdesk/sealdesk/internal/app/apptest"
+	"github.com/sealdesk/sealdesk/internal/compute/qemu"
 	"github.com/sealdesk/sealdesk/internal/console"
 	"github.com/sealdesk/sealdesk/internal/wire/dsdata"
 )
@@ -57,7 +59,12 @@ type consoleServer struct {
 		Name     string `json:"name"`
 		Password string `json:"password"`
 	} `json:"admin"`
+	Operator struct { // of WorkSpaces, without kms:CreateGrant
+		Name     string `json:"name"`
+		Password string `json:"password"`
+	} `json:"operator"`
 	KeyID       string `json:"keyId"`
+	Asymmetric  string `json:"asymmetricKeyId"`
 	DirectoryID string `json:"directoryId"`
 	WorkspaceID string `json:"workspaceId"`
 	UserName    string `json:"userName"` // of the directory
@@ -67,13 +74,19 @@ type consoleServer struct {
 // newConsoleServer starts a server, with desktops that are not machines, and makes in it what a
 // console shows: an administrator with a password, users and a role, a key, a directory, a desktop.
 func newConsoleServer(t *testing.T) consoleServer {
-	ctx := context.Background()
-	dir := t.TempDir()
-	image := filepath.Join(dir, "desktop.raw")
+	image := filepath.Join(t.TempDir(), "desktop.raw")
 	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s := apptest.New(t, func(c *app.Config) { c.Image = image })
+	c := furnish(t, s)
+	c.launch(t, s)
+	return c
+}
+
+// furnish makes all but the desktop.
+func furnish(t *testing.T, s *apptest.Server) consoleServer {
+	ctx := context.Background()
 	c := consoleServer{URL: s.URL, Region: apptest.Region, Account: apptest.Account, AccessKeyID: apptest.RootAccessKeyID, SecretAccessKey: apptest.RootSecret, UserName: "jane", Password: "Correct-Horse-7"}
 	c.Admin.Name, c.Admin.Password = "alex", "Battery-Staple-7"
 	for _, u := range []string{c.Admin.Name, "wendy", "priya", "marcus"} {
@@ -81,11 +94,18 @@ func newConsoleServer(t *testing.T) consoleServer {
 	}
 	must[*iam.CreateLoginProfileOutput](t, "set password")(s.IAM().CreateLoginProfile(ctx, &iam.CreateLoginProfileInput{UserName: &c.Admin.Name, Password: &c.Admin.Password}))
 	must[*iam.AttachUserPolicyOutput](t, "attach")(s.IAM().AttachUserPolicy(ctx, &iam.AttachUserPolicyInput{UserName: &c.Admin.Name, PolicyArn: aws.String("arn:aws:iam::aws:policy/AdministratorAccess")}))
+	c.Operator.Name, c.Operator.Password = "wendy", "Battery-Staple-7"
+	must[*iam.CreateLoginProfileOutput](t, "set password")(s.IAM().CreateLoginProfile(ctx, &iam.CreateLoginProfileInput{UserName: &c.Operator.Name, Password: &c.Operator.Password}))
+	must[*iam.PutUserPolicyOutput](t, "put policy")(s.IAM().PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: &c.Operator.Name, PolicyName: aws.String("desktops"),
+		PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["workspaces:*","ds:Describe*","ds:AccessDSData","ds-data:*","kms:DescribeKey","kms:ListKeys","kms:ListAliases"],"Resource":"*"}]}`)}))
 	trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + apptest.Account + `:root"},"Action":"sts:AssumeRole"}]}`
 	must[*iam.CreateRoleOutput](t, "create role")(s.IAM().CreateRole(ctx, &iam.CreateRoleInput{RoleName: aws.String("desktop-operators"), AssumeRolePolicyDocument: &trust, Description: aws.String("Launches and restarts desktops")}))
 	key := must[*kms.CreateKeyOutput](t, "create key")(s.KMS().CreateKey(ctx, &kms.CreateKeyInput{Description: aws.String("Volumes of the finance desktops")}))
 	c.KeyID = *key.KeyMetadata.KeyId
 	must[*kms.CreateAliasOutput](t, "create alias")(s.KMS().CreateAlias(ctx, &kms.CreateAliasInput{AliasName: aws.String("alias/finance-desktops"), TargetKeyId: &c.KeyID}))
+
+	signing := must[*kms.CreateKeyOutput](t, "create key")(s.KMS().CreateKey(ctx, &kms.CreateKeyInput{KeySpec: kmstypes.KeySpecEccNistP256, KeyUsage: kmstypes.KeyUsageTypeSignVerify, Description: aws.String("Signs releases")}))
+	c.Asymmetric = *signing.KeyMetadata.KeyId
 
 	d := must[*directoryservice.CreateDirectoryOutput](t, "create directory")(s.DS().CreateDirectory(ctx, &directoryservice.CreateDirectoryInput{Name: aws.String("corp.example.com"), Password: aws.String("Adm1n-of-the-corp"), Size: dstypes.DirectorySizeSmall}))
 	c.DirectoryID = *d.DirectoryId
@@ -98,8 +118,14 @@ func newConsoleServer(t *testing.T) consoleServer {
 		must[*directoryservice.ResetUserPasswordOutput](t, "set password")(s.DS().ResetUserPassword(ctx, &directoryservice.ResetUserPasswordInput{DirectoryId: &c.DirectoryID, UserName: &u[0], NewPassword: &c.Password}))
 	}
 	must[*workspaces.RegisterWorkspaceDirectoryOutput](t, "register directory")(s.WorkSpaces().RegisterWorkspaceDirectory(ctx, &workspaces.RegisterWorkspaceDirectoryInput{DirectoryId: &c.DirectoryID}))
+	return c
+}
+
+// launch gives the directory's user a desktop.
+func (c *consoleServer) launch(t *testing.T, s *apptest.Server) {
+	ctx := context.Background()
 	ws := must[*workspaces.CreateWorkspacesOutput](t, "create WorkSpace")(s.WorkSpaces().CreateWorkspaces(ctx, &workspaces.CreateWorkspacesInput{Workspaces: []wstypes.WorkspaceRequest{{
-		DirectoryId: &c.DirectoryID, UserName: &c.UserName, BundleId: aws.String("wsb-standard1"), VolumeEncryptionKey: key.KeyMetadata.Arn, RootVolumeEncryptionEnabled: aws.Bool(true), UserVolumeEncryptionEnabled: aws.Bool(true),
+		DirectoryId: &c.DirectoryID, UserName: &c.UserName, BundleId: aws.String("wsb-standard1"), VolumeEncryptionKey: &c.KeyID, RootVolumeEncryptionEnabled: aws.Bool(true), UserVolumeEncryptionEnabled: aws.Bool(true),
 	}}}))
 	if len(ws.PendingRequests) != 1 {
 		t.Fatalf("create WorkSpace: %+v", ws.FailedRequests)
@@ -109,7 +135,6 @@ func newConsoleServer(t *testing.T) consoleServer {
 		out, err := s.WorkSpaces().DescribeWorkspaces(ctx, &workspaces.DescribeWorkspacesInput{WorkspaceIds: []string{c.WorkspaceID}})
 		return err == nil && len(out.Workspaces) == 1 && out.Workspaces[0].State == wstypes.WorkspaceStateAvailable
 	})
-	return c
 }
 
 // TestConsoleUnits runs the console's unit and component tests.
@@ -131,21 +156,7 @@ func TestConsoleUnits(t *testing.T) {
 // console/e2e. CONSOLE_TEST names the files to run, as a pattern; CONSOLE_HOLD=1 runs none and
 // keeps the server up until it is interrupted.
 func TestConsole(t *testing.T) {
-	top, err := filepath.Abs("..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, tool := range []string{"node", "chromium"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("needs %s: run scripts/prerequisites", tool)
-		}
-	}
-	if _, err := os.Stat(filepath.Join(top, "console/node_modules/playwright-core")); err != nil || !console.Built() {
-		t.Skip("needs the console: run make console")
-	}
-	if testing.Short() {
-		t.Skip("drives a browser")
-	}
+	top := needBrowser(t)
 	c := newConsoleServer(t)
 	told, err := json.Marshal(c)
 	if err != nil {
@@ -164,14 +175,74 @@ func TestConsole(t *testing.T) {
 		t.Fatalf("no browser tests match %q: %v", pattern, err)
 	}
 	for _, f := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(f), ".test.mjs"), func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=spec", f)
-			cmd.Env = append(os.Environ(), "SEALDESK_CONSOLE="+string(told))
-			out, err := cmd.CombinedOutput()
-			t.Logf("%s", out)
-			if err != nil {
-				t.Errorf("%s: %v", filepath.Base(f), err)
-			}
-		})
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".test.mjs"), func(t *testing.T) { drive(t, f, told) })
 	}
+}
+
+// needBrowser skips where a browser cannot be driven; top is the repository.
+func needBrowser(t *testing.T) (top string) {
+	top, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tool := range []string{"node", "chromium"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s: run scripts/prerequisites", tool)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(top, "console/node_modules/playwright-core")); err != nil || !console.Built() {
+		t.Skip("needs the console: run make console")
+	}
+	if testing.Short() {
+		t.Skip("drives a browser")
+	}
+	return top
+}
+
+// drive runs one file of browser tests.
+func drive(t *testing.T, file string, told []byte) {
+	cmd := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=spec", file)
+	cmd.Env = append(os.Environ(), "SEALDESK_CONSOLE="+string(told))
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Errorf("%s: %v", filepath.Base(file), err)
+	}
+}
+
+// TestDesktopInBrowser launches a real desktop through the console, connects to it through the
+// portal and types into it.
+func TestDesktopInBrowser(t *testing.T) {
+	if os.Getenv("SEALDESK_E2E") == "" {
+		t.Skip("boots a real desktop, which takes minutes: run make e2e")
+	}
+	top := needBrowser(t)
+	image, err := filepath.EvalSymlinks(filepath.Join(top, "build/images/desktop.raw"))
+	if err != nil {
+		t.Skip("needs the desktop image: run make image")
+	}
+	dir, err := os.MkdirTemp("", "sdq") // short: sockets live below it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	drv, err := qemu.New(qemu.Options{Dir: dir})
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { drv.Close() })
+	s := apptest.New(t, func(c *app.Config) { c.Image, c.Compute = image, drv })
+	t.Cleanup(func() { // while the server still runs
+		list, _ := drv.List(context.Background())
+		for _, m := range list {
+			if err := drv.Remove(context.Background(), m.ID); err != nil {
+				t.Errorf("remove %s: %v", m.ID, err)
+			}
+		}
+	})
+	told, err := json.Marshal(furnish(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	drive(t, filepath.Join(top, "console/e2e/desktop.real.mjs"), told)
 }
