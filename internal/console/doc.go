@@ -20,6 +20,8 @@
 //     client address and one Origin. While it lasts, the connection is
 //     cut as soon as the user is disabled, the desktop leaves AVAILABLE, the
 //     address is no longer allowed, or the user signs out.
+//   - Text is copied to and from a desktop only as its directory lets it; the
+//     relay drops the rest, message by message, and follows a change at once.
 //   - Pages load nothing from elsewhere and run no inline script
 //     (Content-Security-Policy).
 //
