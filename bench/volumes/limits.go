@@ -276,7 +276,7 @@ func (l *limits) chain() (string, error) {
 
 func (l *limits) overwrite() (string, error) {
 	run := func(rate int64) (amp, p99, space float64, err error) {
-		v, dir, err := l.fresh(512<<20, block.Options{CheckpointBytes: 64 << 20, CompactBytesPerSecond: rate})
+		v, dir, err := l.fresh(512<<20, block.Options{CompactBytesPerSecond: rate})
 		if err != nil {
 			return 0, 0, 0, err
 		}

@@ -521,6 +521,7 @@ func (v *Volume) background(timed bool) {
 	v.mu.RLock()
 	need := v.logBytes >= v.opt.CheckpointBytes || v.dataCtr >= v.opt.epochBlocks || v.emptied >= emptyEnough ||
 		len(v.dirty[0]) >= v.opt.MapCachePages ||
+		(v.pace > 0 && v.logBytes >= compactCheckpoint) || // what is not synced yet cannot be compacted
 		(timed && (v.logBytes > 0 || v.emptied > 0))
 	bad := v.failed != nil || v.closed
 	v.mu.RUnlock()
