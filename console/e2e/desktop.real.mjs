@@ -71,7 +71,8 @@ test('a launch through the wizard, a painted desktop, a key press in the guest',
   for (let i = 1; i <= 4 && !painted; i++) {
     await user.keyboard.press('Control+Alt+t');
     await user.waitForTimeout(12_000 * i);
-    await user.keyboard.type("printf '\\033[42m'; clear\n", { delay: 80 }); // no key here needs Shift, which type() does not press
+    // type() does not press Shift, and the keyboard of this browser's language is British: only keys that are the same there.
+    await user.keyboard.type('tput setab 2; clear\n', { delay: 80 });
     painted = await until('green', 25_000, async () => (await green(user, 'canvas')) > 0.05).then(() => true, () => false);
   }
   assert.ok(painted, 'what was typed in the browser shows on the canvas');
