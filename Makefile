@@ -50,13 +50,13 @@ test-etcd: ## the suites of the state, the path and KMS on an external etcd whos
 e2e: prerequisites build image ## the end-to-end tests with a real QEMU boot
 	@scripts/test --e2e
 
-check: ## vet, staticcheck, govulncheck, race tests
+check: console ## vet, staticcheck, govulncheck, race tests
 	$(GO) vet ./...
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 	$(GO) test -race -short ./...
 
-docs: ## regenerate docs/operations.md
+docs: console ## regenerate docs/operations.md
 	$(GO) run ./internal/app/gendocs > docs/operations.md
 
 clean: ## remove what was built (not the data of a demo)

@@ -13,10 +13,12 @@ import (
 	"sync"
 )
 
-// dist is what `make console` builds. The program builds without it too; then the
-// pages say how to get it.
+// dist is what `make console` builds, with a file that says so in the compiler's
+// message when it was not. Who works without Node.js makes that file, empty:
+// then the pages say how to get them.
 //
 //go:embed all:dist
+//go:embed dist/run-make-console-first
 var dist embed.FS
 
 // files serves the built pages, compressed once each.
