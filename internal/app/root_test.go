@@ -505,6 +505,7 @@ func TestBackupAndRestore(t *testing.T) {
 			}
 			r := apptest.New(t, func(c *app.Config) {
 				c.DataDir = fresh
+				c.Etcd = store.Config{DataDir: fresh, Unsynced: true} // restore fills the embedded one
 				c.Root = app.RootConfig{Cost: cheap}
 				if seal == keyring.Passphrase {
 					c.Root.SecretFile = secretFile(t, passphrase)
