@@ -59,5 +59,13 @@ check: console ## vet, staticcheck, govulncheck, race tests
 docs: console ## regenerate docs/operations.md
 	$(GO) run ./internal/app/gendocs > docs/operations.md
 
+fuzz: console ## every parser of outside bytes, FUZZTIME each (default 30s)
+	@grep -rl '^func Fuzz' --include=*_test.go internal | xargs grep -o '^func Fuzz[A-Za-z]*' | while IFS=: read -r f name; do \
+		$(GO) test -run '^$$' -fuzz "^$${name#func }\$$" -fuzztime $${FUZZTIME:-30s} ./$$(dirname $$f) || exit 1; done
+
+soak: ## thousands more crash states of the volume engine, and random operations against its model
+	SEALDESK_SOAK_SEEDS=$${SEEDS:-300} $(GO) test -count=1 -timeout 4h -run CrashEverywhere ./internal/block
+	$(GO) test -count=1 -timeout 4h -run 'Model|Lineage' ./internal/block -rapid.checks=20000
+
 clean: ## remove what was built (not the data of a demo)
 	rm -rf bin internal/console/dist/*

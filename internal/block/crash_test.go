@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -156,6 +158,9 @@ func TestCrashEverywhere(t *testing.T) {
 	seeds, steps := 12, 60
 	if testing.Short() {
 		seeds = 3
+	}
+	if n, err := strconv.Atoi(os.Getenv("SEALDESK_SOAK_SEEDS")); err == nil { // make soak
+		seeds = n
 	}
 	var watch blocktest.NonceWatch
 	var cases int
