@@ -12,6 +12,7 @@ import (
 
 	"github.com/sealdesk/sealdesk/internal/app"
 	"github.com/sealdesk/sealdesk/internal/audit"
+	"github.com/sealdesk/sealdesk/internal/kms"
 	"github.com/sealdesk/sealdesk/internal/secret"
 )
 
@@ -29,7 +30,7 @@ func defaultDataDir() string {
 func serveCommand() *cobra.Command {
 	var cfg app.Config
 	var relaxed, debug bool
-	var profile string
+	var profile, quotas string
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the APIs and run the desktops",
@@ -61,6 +62,11 @@ SEALDESK_ROOT_SECRET_ACCESS_KEY give the account and its root credentials.`,
 				return err
 			}
 			cfg.DataDir = dir
+			if quotas != "" {
+				if cfg.KMSQuotas, err = kms.LoadQuotas(quotas); err != nil {
+					return err
+				}
+			}
 			if profile != "" {
 				f, err := os.OpenFile(profile, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 				if err != nil {
@@ -100,6 +106,7 @@ SEALDESK_ROOT_SECRET_ACCESS_KEY give the account and its root credentials.`,
 	f.StringVar(&cfg.Etcd.KeyFile, "etcd-key", "", "key of the client certificate")
 	f.DurationVar(&cfg.SnapshotEvery, "snapshot-interval", 12*time.Hour, "time between snapshots of a running desktop's volumes, to which RestoreWorkspace goes back")
 	f.StringVar(&cfg.KeyStoresFile, "key-stores", "", "JSON file that says where the PKCS #11 tokens and proxies of custom key stores are (docs/kms.md)")
+	f.StringVar(&quotas, "kms-quotas", "", "JSON file of the key service's quotas, or aws for AWS's rates of calls too (default: AWS's counts, no rates)")
 	f.StringVar(&cfg.Root.Seal, "root-seal", "file", "how a first root key is sealed: file, passphrase or pkcs11 (an existing one says itself)")
 	f.StringVar(&cfg.Root.SecretFile, "root-secret-file", "", "file whose first line is the root key's passphrase or the token's PIN; /dev/stdin and /dev/fd/N too (default: the systemd credential sealdesk-root; without either, wait for sealdesk unseal)")
 	f.StringVar(&cfg.Root.Module, "root-pkcs11-module", "", "PKCS #11 module of the token that seals the root key")

@@ -52,6 +52,8 @@ type Operation struct {
 
 	// Targets says what the call touches. Nil: the resource "*".
 	Targets func(ctx context.Context, tx *store.Tx, c *Call, in any) ([]Target, error)
+	// Admit refuses a call before anything else is asked about it (a quota of calls); nil: never.
+	Admit func(c *Call) error
 	// Before does what an Update needs done outside the store; see Before.
 	Before func(ctx context.Context, tx *store.Tx, c *Call, in any) (undo func(), err error)
 	// Audit amends the record once the call has succeeded (out nil: or failed).

@@ -16,6 +16,7 @@ import (
 	"github.com/sealdesk/sealdesk/internal/audit"
 	"github.com/sealdesk/sealdesk/internal/clock"
 	"github.com/sealdesk/sealdesk/internal/compute"
+	"github.com/sealdesk/sealdesk/internal/kms"
 	"github.com/sealdesk/sealdesk/internal/store"
 )
 
@@ -56,6 +57,9 @@ type Config struct {
 	// Image is the bundle's desktop image, a raw disk. Empty: the newest in
 	// DataDir/images. Without one, launching a WorkSpace fails and says so.
 	Image string
+	// KMSQuotas are the quotas of the key service; the zero value: AWS's counts, and no
+	// limit of calls a second.
+	KMSQuotas kms.Quotas
 	// StrictAWS has CreateVolume answer as AWS does when the key is refused: with a volume
 	// that then does not exist, in place of an error.
 	StrictAWS bool

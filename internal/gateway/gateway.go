@@ -120,6 +120,9 @@ func (g *Gateway) run(ctx context.Context, op *api.Operation, c *api.Call, in an
 		}
 	}()
 	refused := g.refuse(op, in)
+	if refused == nil && op.Admit != nil {
+		refused = op.Admit(c)
+	}
 	body := func(tx *store.Tx) error {
 		c.Record = g.newRecord(op, c, eventID)
 		out = nil

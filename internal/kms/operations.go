@@ -62,6 +62,14 @@ func audited[In, Out any]() api.Option {
 
 // Operations is the service's part of the operation table: all of the API.
 func (s *Service) Operations() []api.Operation {
+	ops := s.operations()
+	for i := range ops {
+		ops[i].Admit = s.throttle.admit(ops[i].Name)
+	}
+	return ops
+}
+
+func (s *Service) operations() []api.Operation {
 	return []api.Operation{
 		api.NewUpdate("kms", "CancelKeyDeletion", s.cancelKeyDeletion, onKey(s, "CancelKeyDeletion", byKey, func(in *kms.CancelKeyDeletionInput) *string { return in.KeyId }, nil), audited[kms.CancelKeyDeletionInput, kms.CancelKeyDeletionOutput]()),
 		api.NewUpdate("kms", "ConnectCustomKeyStore", s.connectCustomKeyStore, onAll[kms.ConnectCustomKeyStoreInput]("ConnectCustomKeyStore")),

@@ -8,21 +8,12 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/sealdesk/sealdesk/internal/clock"
 	"github.com/sealdesk/sealdesk/internal/kms/keyring"
 	"github.com/sealdesk/sealdesk/internal/store"
 )
-
-// Quotas are AWS's limits; the zero value of each means AWS's default.
-// Source: KMS developer guide, "Resource quotas".
-type Quotas struct {
-	Keys              int // an account and Region: 100,000
-	AliasesPerKey     int // 50
-	GrantsPerKey      int // 50,000; AWS managed keys have no limit
-	PolicyBytes       int // 32,768
-	OnDemandRotations int // a key: 25
-	TagsPerKey        int // 50
-}
 
 // Config is what the service needs.
 type Config struct {
@@ -79,9 +70,10 @@ func (c *Config) Validate() error {
 
 // Service is the key service. Make it before the store is started.
 type Service struct {
-	cfg   Config
-	log   *slog.Logger
-	store *store.Store
+	throttle throttle
+	cfg      Config
+	log      *slog.Logger
+	store    *store.Store
 
 	keys    *store.Table[Key]
 	aliases *store.Table[Alias]
@@ -110,7 +102,7 @@ func New(cfg Config) (*Service, error) {
 	if err := cfg.KeyStores.load(); err != nil {
 		return nil, fmt.Errorf("kms: configuration of custom key stores: %w", err)
 	}
-	s := &Service{cfg: cfg, log: cfg.Logger, store: cfg.Store}
+	s := &Service{cfg: cfg, log: cfg.Logger, store: cfg.Store, throttle: throttle{rates: cfg.Quotas.RequestsPerSecond, m: map[string]*rate.Limiter{}}}
 	s.keys = store.Define[Key](cfg.Store, "kms/key", 1)
 	s.aliases = store.Define[Alias](cfg.Store, "kms/alias", 1)
 	s.grants = store.Define[Grant](cfg.Store, "kms/grant", 1)

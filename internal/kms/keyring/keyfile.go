@@ -151,8 +151,21 @@ func overwrite(f *os.File) error {
 	return f.Sync()
 }
 
-// shred overwrites and removes a file.
+// shred overwrites and removes a file. It is renamed first, to a name that Open shreds
+// too, so that a root key that was overwritten and not removed is never taken for one.
 func shred(path string) error {
+	if dir, base := filepath.Split(path); !strings.HasPrefix(base, ".") {
+		gone := filepath.Join(dir, "."+base+".shred")
+		if err := os.Rename(path, gone); errors.Is(err, os.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := durable.SyncDir(dir); err != nil {
+			return err
+		}
+		path = gone
+	}
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

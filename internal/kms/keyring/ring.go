@@ -65,8 +65,12 @@ func Open(cfg Config) (*Ring, error) {
 		return nil, fmt.Errorf("make the directory of the root keys: %w", err)
 	}
 	r := &Ring{cfg: cfg, keys: map[ID]*Key{}, wake: make(chan struct{}, 1)}
-	// What a killed write left behind is a key that was never used.
+	// What a killed write left behind is a key that was never used, and what a killed
+	// shred did, one that is not needed any more.
 	left, err := filepath.Glob(filepath.Join(cfg.Dir, ".*.key.*"))
+	if cfg.Legacy != "" {
+		left = append(left, filepath.Join(filepath.Dir(cfg.Legacy), "."+filepath.Base(cfg.Legacy)+".shred"))
+	}
 	for _, p := range left {
 		err = errors.Join(err, shred(p))
 	}
