@@ -67,7 +67,7 @@ func TestStart(t *testing.T) {
 	if err != nil || !strings.HasSuffix(*who.Arn, ":root") {
 		t.Fatalf("GetCallerIdentity with the credentials shown: %v, %v; want root", who, err)
 	}
-	for name, mode := range map[string]os.FileMode{"root-credentials": 0o600, "root.key": 0o600, ".": 0o700} {
+	for name, mode := range map[string]os.FileMode{"root-credentials": 0o600, "root/00000001.key": 0o600, ".": 0o700} {
 		fi, err := os.Stat(filepath.Join(data, name))
 		if err != nil || fi.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v; want mode %o", name, fi, err, mode)
