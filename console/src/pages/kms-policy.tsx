@@ -112,7 +112,7 @@ export function KeyPolicyTab({ k, readOnly }: { k: Key; readOnly: boolean }) {
               <Button disabled={selected.length === 0} ariaLabel={`${t('Remove')}: ${t('Other AWS accounts')}`} onClick={() => setAsk({ what: 'removeAccounts', who: selected.map((x) => x.id) })}>
                 {t('Remove')}
               </Button>
-              <Button ariaLabel={`${t('Add')}: ${t('Other AWS accounts')}`} onClick={() => setAsk({ what: 'addAccount' })}>
+              <Button onClick={() => setAsk({ what: 'addAccount' })}>
                 {t('Add other AWS accounts')}
               </Button>
             </>
