@@ -27,7 +27,7 @@ type Options struct {
 	// Image tells the path of the desktop image; the .kernel and .initrd beside it are what KVM is probed with, at the first Start. Nil, or
 	// no such files: auto means TCG.
 	Image          func() (string, error)
-	DiskTransport  string        // "auto" (default: vhost-user where server and QEMU have it, else NBD) or "nbd"
+	DiskTransport  string        // "nbd" (default) or "vhost-user", which is taken where server and QEMU have it
 	ReconnectDelay time.Duration // how long requests to a lost disk wait before the machine is paused; default 30 s, whole seconds
 	StartTimeout   time.Duration // for QEMU to answer after its start; default 30 s
 	Log            *slog.Logger  // default slog.Default()
@@ -48,10 +48,10 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("accelerator %q, want auto, tcg or kvm", o.Accelerator)
 	}
 	if o.DiskTransport == "" {
-		o.DiskTransport = "auto"
+		o.DiskTransport = "nbd"
 	}
-	if !slices.Contains([]string{"auto", "nbd"}, o.DiskTransport) {
-		return fmt.Errorf("disk transport %q, want auto or nbd", o.DiskTransport)
+	if !slices.Contains([]string{"nbd", "vhost-user"}, o.DiskTransport) {
+		return fmt.Errorf("disk transport %q, want nbd or vhost-user", o.DiskTransport)
 	}
 	if o.ReconnectDelay == 0 {
 		o.ReconnectDelay = 30 * time.Second
@@ -117,7 +117,7 @@ func New(o Options) (*Driver, error) {
 	d := &Driver{o: o, binary: binary, lock: lock, events: compute.NewBroadcaster(), m: map[string]*machine{}}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.vhost = sync.OnceValue(func() bool {
-		return o.DiskTransport != "nbd" && exec.Command(binary, "-device", "vhost-user-blk-pci,help").Run() == nil
+		return o.DiskTransport == "vhost-user" && exec.Command(binary, "-device", "vhost-user-blk-pci,help").Run() == nil
 	})
 	return d, nil
 }
