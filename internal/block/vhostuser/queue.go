@@ -177,6 +177,11 @@ func (q *queue) setCall(slot *int, fd int) {
 	*slot = fd
 	if fd >= 0 {
 		_ = unix.SetNonblock(fd, true)
+		if slot == &q.call {
+			// What was completed while the notifier was another one, or none, may not have reached
+			// the guest; a notification too many does no harm.
+			writeEvent(fd)
+		}
 	}
 }
 
