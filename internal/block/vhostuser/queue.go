@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -75,6 +76,7 @@ func (q *queue) start() error {
 	}
 	q.done = make(chan struct{})
 	q.quit.Store(false)
+	_ = q.kick.SetReadDeadline(time.Time{})
 	go func(kick *os.File, done chan struct{}) {
 		defer close(done)
 		if err := q.run(kick); err != nil {
@@ -149,9 +151,7 @@ func (q *queue) stop() bool {
 		return false
 	}
 	q.quit.Store(true)
-	var one [8]byte
-	one[0] = 1
-	_, _ = q.kick.Write(one[:]) // wakes its goroutine
+	_ = q.kick.SetReadDeadline(time.Unix(1, 0)) // wakes its goroutine; a notification might be taken by the front end instead
 	<-q.done
 	q.flushes.Wait()
 	q.done = nil
@@ -204,7 +204,7 @@ func (q *queue) run(kick *os.File) error {
 			return nil
 		}
 		if _, err := kick.Read(b[:]); err != nil {
-			return nil // closed
+			return nil // stopped, or closed
 		}
 	}
 	return nil

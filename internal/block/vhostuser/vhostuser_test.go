@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -264,6 +265,34 @@ func TestReconnect(t *testing.T) {
 	if err := q.Do(Read, 0, p); err != nil { // and it goes on
 		t.Error(err)
 	}
+}
+
+// The front end, too, may read the kick descriptor: QEMU does when it takes the queues back. Stopping does not depend on it.
+func TestStopWhileFrontEndTakesNotifications(t *testing.T) {
+	path, stop := serve(t, &Server{Device: volume(t, 1<<20)})
+	k := dial(t, path, 1, 1, 4096)
+	if err := k.Queue(0).Do(Read, 0, make([]byte, 4096)); err != nil {
+		t.Fatal(err)
+	}
+	var over atomic.Bool
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			var b [8]byte
+			for !over.Load() {
+				_, _ = unix.Read(k.Queue(0).kickFD, b[:])
+			}
+		})
+	}
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); stop() }()
+	select {
+	case <-stopped:
+	case <-time.After(10 * time.Second):
+		t.Error("the back end did not stop")
+	}
+	over.Store(true)
+	wg.Wait()
 }
 
 // A back end that died between publishing a batch and unmarking it: the batch is not worked twice.
