@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,8 @@ import (
 	"github.com/sealdesk/sealdesk/internal/app"
 	"github.com/sealdesk/sealdesk/internal/app/apptest"
 	"github.com/sealdesk/sealdesk/internal/audit"
+	"github.com/sealdesk/sealdesk/internal/clock"
+	"github.com/sealdesk/sealdesk/internal/store"
 	"github.com/sealdesk/sealdesk/internal/wire/dsdata"
 )
 
@@ -393,9 +397,19 @@ func TestManagedKey(t *testing.T) {
 	}
 }
 
+// calendar is the machine's clock with time that passed on top. Who waits looks again often.
+type calendar struct{ ahead atomic.Int64 }
+
+func (c *calendar) pass(d time.Duration) { c.ahead.Add(int64(d)) }
+func (c *calendar) Now() time.Time       { return clock.System.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *calendar) After(d time.Duration) <-chan time.Time {
+	return time.After(min(d, time.Second))
+}
+
 // TestLaunchRefused: each reason is told, recorded, and leaves nothing behind.
 func TestLaunchRefused(t *testing.T) {
-	e := newEstate(t)
+	now := &calendar{}
+	e := newEstate(t, func(c *app.Config) { c.Clock = now })
 	k := e.KMS()
 	create := func(in kms.CreateKeyInput) string {
 		out, err := k.CreateKey(ctx, &in)
@@ -410,6 +424,20 @@ func TestLaunchRefused(t *testing.T) {
 	disabled := create(kms.CreateKeyInput{})
 	_, err := k.DisableKey(ctx, &kms.DisableKeyInput{KeyId: &disabled})
 	e.must(err)
+	gone := create(kms.CreateKeyInput{})
+	_, err = k.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: &gone, PendingWindowInDays: aws.Int32(7)})
+	e.must(err)
+	now.pass(8 * 24 * time.Hour)
+	e.eventually("the key is deleted", func() bool {
+		left := false
+		_, err := e.App.Store().Each(ctx, func(r store.Record) error {
+			left = left || strings.HasPrefix(r.Key, "kms/key/") && strings.HasSuffix(gone, path.Base(r.Key))
+			return nil
+		})
+		e.must(err)
+		return !left
+	})
+	now.pass(-8 * 24 * time.Hour) // requests are signed with today's date
 	deleted := create(kms.CreateKeyInput{})
 	_, err = k.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: &deleted, PendingWindowInDays: aws.Int32(7)})
 	e.must(err)
@@ -424,6 +452,7 @@ func TestLaunchRefused(t *testing.T) {
 	}{
 		{"disabled", disabled, "InvalidKeyState", "DisabledException", e.admin},
 		{"pending deletion", deleted, "InvalidKeyState", "KMSInvalidStateException", e.admin},
+		{"deleted", gone, "ResourceNotFound.Key", "could not be found", e.admin},
 		{"asymmetric", rsa, "UnsupportedKey", "symmetric", e.admin},
 		{"HMAC", hmac, "UnsupportedKey", "symmetric", e.admin},
 		{"unknown", "arn:aws:kms:us-west-2:111122223333:key/11111111-2222-3333-4444-555555555555", "ResourceNotFound.Key", "could not be found", e.admin},

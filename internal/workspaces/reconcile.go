@@ -22,8 +22,6 @@ const (
 	poll       = 250 * time.Millisecond
 	minBackoff = 2 * time.Second
 	maxBackoff = time.Minute
-	// bootPatience is how long a desktop may take to appear before its machine is reset.
-	bootPatience = 150 * time.Second
 	// maxBoots is how many desktops power on at the same time: a boot is bound by
 	// the processor, and more at once make all of them slow.
 	maxBoots = 4
@@ -409,8 +407,6 @@ func plain(name string) string {
 // awaitDesktop waits until the guest says that its desktop is painted.
 func (s *Service) awaitDesktop(ctx context.Context, w *workspace) error {
 	deadline := s.cfg.Clock.Now().Add(s.cfg.BootTimeout)
-	wait := bootPatience
-	patience := s.cfg.Clock.Now().Add(wait)
 	for {
 		st, err := s.cfg.Compute.Status(ctx, w.ID)
 		if err != nil {
@@ -428,15 +424,6 @@ func (s *Service) awaitDesktop(ctx context.Context, w *workspace) error {
 		}
 		if now := s.workspaces.Get(s.cfg.Store.Snapshot(), w.key()); now == nil || now.Task != w.Task {
 			return errSuperseded
-		}
-		if now := s.cfg.Clock.Now(); now.After(patience) {
-			// Seen: a guest that comes to a stand with a black screen. It boots when it is reset.
-			s.log.Warn("no desktop yet, the machine is reset", "workspace", w.ID, "after", wait)
-			if err := s.cfg.Compute.Reset(ctx, w.ID); err != nil {
-				return fmt.Errorf("reset the machine: %w", err)
-			}
-			wait *= 2 // a slow machine gets its time
-			patience = now.Add(wait)
 		}
 		if err := s.pause(ctx); err != nil {
 			return err
