@@ -65,6 +65,13 @@ func TestLookupEventsThroughTheServer(t *testing.T) {
 	if len(failed) != 1 || json.Unmarshal([]byte(*failed[0].CloudTrailEvent), &r) != nil || r.ErrorCode == "" {
 		t.Errorf("the refused DescribeKey: %+v", failed)
 	}
+	// A call that reads is readOnly also when it is refused before it runs.
+	if _, err := keys.ListKeys(ctx, &kms.ListKeysInput{Limit: aws.Int32(0)}); err == nil {
+		t.Error("ListKeys of no keys succeeded")
+	}
+	if got := find(types.LookupAttributeKeyEventName, "ListKeys"); len(got) != 1 || *got[0].ReadOnly != "true" {
+		t.Errorf("the refused ListKeys: %+v", got)
+	}
 	for k, v := range map[types.LookupAttributeKey]string{types.LookupAttributeKeyEventId: *e.EventId, types.LookupAttributeKeyResourceName: arn, types.LookupAttributeKeyResourceType: "AWS::KMS::Key",
 		types.LookupAttributeKeyUsername: "root", types.LookupAttributeKeyAccessKeyId: apptest.RootAccessKeyID, types.LookupAttributeKeyEventSource: "kms.amazonaws.com", types.LookupAttributeKeyReadOnly: "false"} {
 		if got := find(k, v); !slices.ContainsFunc(got, func(x types.Event) bool { return *x.EventId == *e.EventId }) {

@@ -197,6 +197,9 @@ func (g *Gateway) rejected(ctx context.Context, svc *wire.Service, name string, 
 		name = "Unknown"
 	}
 	op := &api.Operation{Service: svc.Name, Name: name}
+	if known := g.ops[svc.Name][name]; known != nil {
+		op.ReadOnly = known.ReadOnly
+	}
 	c.Record = g.newRecord(op, c, ids.UUID())
 	r := svc.Resolve(err)
 	resolved := &smithy.GenericAPIError{Code: r.Code, Message: r.Message}
