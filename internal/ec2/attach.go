@@ -30,7 +30,7 @@ func (s *Service) attachVolume(ctx context.Context, c *api.Call, in *ec2.AttachV
 	}
 	a := attachmentOf(v)
 	return &ec2.AttachVolumeOutput{AssociatedResource: a.AssociatedResource, AttachTime: a.AttachTime, DeleteOnTermination: a.DeleteOnTermination,
-		Device: a.Device, InstanceId: a.InstanceId, InstanceOwningService: a.InstanceOwningService, State: a.State, VolumeId: a.VolumeId}, nil
+		Device: a.Device, InstanceId: a.InstanceId, InstanceOwningService: a.InstanceOwningService, State: answered(a.State, types.VolumeAttachmentStateAttached, types.VolumeAttachmentStateAttaching), VolumeId: a.VolumeId}, nil
 }
 
 type attachWish struct {

@@ -48,6 +48,12 @@
 // AWS does when the key is refused: CreateVolume answers with a volume in state
 // creating, which then does not exist.
 //
+// # Answers
+//
+// Most work is done when its call is answered. The answer still shows the state that EBS
+// documents for it (creating, attaching, modifying; pending for a snapshot); Describe shows
+// what is.
+//
 // # Crash safety
 //
 // Every step is recorded before it is taken, and Run completes or undoes what a

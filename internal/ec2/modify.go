@@ -117,7 +117,11 @@ func (s *Service) modifyVolume(ctx context.Context, c *api.Call, in *ec2.ModifyV
 	if v == nil || v.Modification == nil {
 		return nil, errGone
 	}
-	return &ec2.ModifyVolumeOutput{VolumeModification: modificationOf(v)}, nil
+	o := modificationOf(v)
+	if o.ModificationState == types.VolumeModificationStateCompleted {
+		o.ModificationState, o.Progress, o.EndTime = types.VolumeModificationStateModifying, aws.Int64(0), nil
+	}
+	return &ec2.ModifyVolumeOutput{VolumeModification: o}, nil
 }
 
 // finishModification grows the data, then records the new figures. A refusal by KMS

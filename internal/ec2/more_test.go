@@ -34,8 +34,8 @@ func TestSnapshots(t *testing.T) {
 	at(id, "/dev/sdf").place.Content = "precious"
 	snap := must[ec2.CreateSnapshotOutput](e, "CreateSnapshot", &ec2.CreateSnapshotInput{VolumeId: aws.String(id), TagSpecifications: []types.TagSpecification{
 		{ResourceType: "snapshot", Tags: []types.Tag{{Key: aws.String("n"), Value: aws.String("1")}}}}})
-	if snap.State != types.SnapshotStateCompleted || !*snap.Encrypted || *snap.KmsKeyId != kmsKey || *snap.VolumeSize != 8 {
-		t.Errorf("CreateSnapshot = %+v, want completed under %s", snap, kmsKey)
+	if snap.State != types.SnapshotStatePending || !*snap.Encrypted || *snap.KmsKeyId != kmsKey || *snap.VolumeSize != 8 {
+		t.Errorf("CreateSnapshot = %+v, want pending under %s", snap, kmsKey)
 	}
 	detach(id)
 	must[ec2.DeleteVolumeOutput](e, "DeleteVolume", &ec2.DeleteVolumeInput{VolumeId: aws.String(id)})
@@ -146,8 +146,8 @@ func TestModifyVolume(t *testing.T) {
 	id := *must[ec2.CreateVolumeOutput](e, "CreateVolume", encryptedVolume(kmsKey)).VolumeId
 	e.refused(e.person(), "ModifyVolume", &ec2.ModifyVolumeInput{VolumeId: aws.String(id), Size: aws.Int32(7)}, "InvalidParameterValue", "smaller")
 	m := must[ec2.ModifyVolumeOutput](e, "ModifyVolume", &ec2.ModifyVolumeInput{VolumeId: aws.String(id), Size: aws.Int32(16), Iops: aws.Int32(4000)}).VolumeModification
-	if m.ModificationState != types.VolumeModificationStateCompleted || *m.OriginalSize != 8 || *m.TargetSize != 16 || *m.TargetIops != 4000 || *m.TargetThroughput != 125 {
-		t.Errorf("ModifyVolume = %+v, want completed from 8 to 16 GiB with 4000 iops", m)
+	if m.ModificationState != types.VolumeModificationStateModifying || *m.OriginalSize != 8 || *m.TargetSize != 16 || *m.TargetIops != 4000 || *m.TargetThroughput != 125 {
+		t.Errorf("ModifyVolume = %+v, want modifying from 8 to 16 GiB with 4000 iops", m)
 	}
 	must[ec2.AttachVolumeOutput](e, "AttachVolume", &ec2.AttachVolumeInput{VolumeId: aws.String(id), InstanceId: aws.String(e.instance()), Device: aws.String("/dev/sdf")})
 	must[ec2.ModifyVolumeOutput](e, "ModifyVolume", &ec2.ModifyVolumeInput{VolumeId: aws.String(id), Size: aws.Int32(20)})
@@ -343,8 +343,8 @@ func TestCreateSnapshots(t *testing.T) {
 			t.Fatalf("CreateSnapshots = %+v, want two", out.Snapshots)
 		} else {
 			for _, n := range out.Snapshots {
-				if !slices.Contains(ids, *n.VolumeId) || n.State != types.SnapshotStateCompleted || len(n.Tags) != 1 {
-					t.Errorf("snapshot %+v, want completed, of one of %v, with its tag", n, ids)
+				if !slices.Contains(ids, *n.VolumeId) || n.State != types.SnapshotStatePending || len(n.Tags) != 1 {
+					t.Errorf("snapshot %+v, want pending, of one of %v, with its tag", n, ids)
 				}
 			}
 		}

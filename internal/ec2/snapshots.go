@@ -201,8 +201,8 @@ func (s *Service) createSnapshot(ctx context.Context, c *api.Call, in *ec2.Creat
 		return nil, err
 	}
 	o := describeSnapshot(n)
-	return &ec2.CreateSnapshotOutput{CompletionTime: o.CompletionTime, DataEncryptionKeyId: o.DataEncryptionKeyId, Description: o.Description, Encrypted: o.Encrypted, KmsKeyId: o.KmsKeyId,
-		OwnerId: o.OwnerId, Progress: o.Progress, SnapshotId: o.SnapshotId, StartTime: o.StartTime, State: o.State, StorageTier: o.StorageTier, Tags: o.Tags,
+	return &ec2.CreateSnapshotOutput{DataEncryptionKeyId: o.DataEncryptionKeyId, Description: o.Description, Encrypted: o.Encrypted, KmsKeyId: o.KmsKeyId,
+		OwnerId: o.OwnerId, Progress: aws.String(""), SnapshotId: o.SnapshotId, StartTime: o.StartTime, State: answered(o.State, types.SnapshotStateCompleted, types.SnapshotStatePending), StorageTier: o.StorageTier, Tags: o.Tags,
 		VolumeId: o.VolumeId, VolumeSize: o.VolumeSize, FullSnapshotSizeInBytes: o.FullSnapshotSizeInBytes}, nil
 }
 
@@ -452,8 +452,8 @@ func (s *Service) createSnapshots(ctx context.Context, c *api.Call, in *ec2.Crea
 	out := &ec2.CreateSnapshotsOutput{Snapshots: []types.SnapshotInfo{}}
 	for _, n := range ns {
 		o := describeSnapshot(n)
-		out.Snapshots = append(out.Snapshots, types.SnapshotInfo{Description: o.Description, Encrypted: o.Encrypted, OwnerId: o.OwnerId, Progress: o.Progress,
-			SnapshotId: o.SnapshotId, StartTime: o.StartTime, State: o.State, Tags: o.Tags, VolumeId: o.VolumeId, VolumeSize: o.VolumeSize})
+		out.Snapshots = append(out.Snapshots, types.SnapshotInfo{Description: o.Description, Encrypted: o.Encrypted, OwnerId: o.OwnerId, Progress: aws.String(""),
+			SnapshotId: o.SnapshotId, StartTime: o.StartTime, State: answered(o.State, types.SnapshotStateCompleted, types.SnapshotStatePending), Tags: o.Tags, VolumeId: o.VolumeId, VolumeSize: o.VolumeSize})
 	}
 	return out, nil
 }

@@ -261,6 +261,15 @@ func performance(typ *string, size int32, iops, throughput *int32) (outIops, out
 	return n, t, nil
 }
 
+// answered is the state an operation answers with: the one EBS documents for its reply,
+// although the work, which took no time, is done.
+func answered[S comparable](is, done, begun S) S {
+	if is == done {
+		return begun
+	}
+	return is
+}
+
 func (s *Service) createVolume(ctx context.Context, c *api.Call, in *ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
 	w, err := s.wishOf(s.cfg.Store.Snapshot(), c, in)
 	if err != nil {
@@ -273,7 +282,7 @@ func (s *Service) createVolume(ctx context.Context, c *api.Call, in *ec2.CreateV
 	o := s.describe(v)
 	return &ec2.CreateVolumeOutput{AvailabilityZone: o.AvailabilityZone, AvailabilityZoneId: o.AvailabilityZoneId, CreateTime: o.CreateTime,
 		Encrypted: o.Encrypted, Iops: o.Iops, KmsKeyId: o.KmsKeyId, MultiAttachEnabled: o.MultiAttachEnabled, Operator: o.Operator, OwnerId: o.OwnerId,
-		Size: o.Size, SnapshotId: o.SnapshotId, State: o.State, Tags: o.Tags, Throughput: o.Throughput, VolumeArn: o.VolumeArn, VolumeId: o.VolumeId,
+		Size: o.Size, SnapshotId: o.SnapshotId, State: answered(o.State, types.VolumeStateAvailable, types.VolumeStateCreating), Tags: o.Tags, Throughput: o.Throughput, VolumeArn: o.VolumeArn, VolumeId: o.VolumeId,
 		VolumeType: o.VolumeType}, nil
 }
 

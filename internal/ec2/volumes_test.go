@@ -50,8 +50,8 @@ func TestLifeOfAnEncryptedVolume(t *testing.T) {
 	}
 
 	att := must[ec2.AttachVolumeOutput](e, "AttachVolume", &ec2.AttachVolumeInput{VolumeId: aws.String(id), InstanceId: aws.String(e.instance()), Device: aws.String("/dev/sdf")})
-	if att.State != types.VolumeAttachmentStateAttached {
-		t.Errorf("AttachVolume state = %s, want attached", att.State)
+	if att.State != types.VolumeAttachmentStateAttaching {
+		t.Errorf("AttachVolume state = %s, want attaching", att.State)
 	}
 	dec := e.kms.callsOf("Decrypt")
 	if len(dec) != 1 || !maps.Equal(dec[0].context, want) || dec[0].principal.ARN != "ec2.us-west-2.amazonaws.com" {
