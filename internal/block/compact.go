@@ -171,7 +171,7 @@ func (v *Volume) compactSegment(s *segment) (int64, error) {
 		if _, err := f.ReadAt(buf[:BlockSize], int64(slot)*BlockSize); err != nil {
 			return n, v.readErr(fmt.Sprintf("segment %x slot %d", s.id, slot), err)
 		}
-		g, err := openGroup(buf, v.vid, v.epochOf)
+		g, err := openGroup(buf, v.epochOf)
 		if err != nil || g.seg != s.id || g.slot != slot || slot+1+g.nblocks > v.segSlots {
 			v.keep(s)
 			// The map still proves every block; only the moving needs the descriptor.

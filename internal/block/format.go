@@ -191,7 +191,7 @@ func peekGroup(b []byte) (g group, id volID, n int, err error) {
 }
 
 // openGroup authenticates and decodes the descriptor in b. It destroys b.
-func openGroup(b []byte, id volID, epochOf func(uint32) *epoch) (*group, error) {
+func openGroup(b []byte, epochOf func(uint32) *epoch) (*group, error) {
 	g, gid, n, err := peekGroup(b)
 	if err != nil {
 		return nil, err
@@ -204,7 +204,6 @@ func openGroup(b []byte, id volID, epochOf func(uint32) *epoch) (*group, error) 
 	if gid != e.origin {
 		return nil, fmt.Errorf("%w: written for another volume", errDescriptor)
 	}
-	_ = id
 	var nonce [12]byte
 	binary.LittleEndian.PutUint64(nonce[:], g.ctr)
 	p, err := e.desc.Open(b[descHeader:descHeader], nonce[:], b[descHeader:BlockSize], b[:descHeader])

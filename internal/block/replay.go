@@ -2,6 +2,10 @@ package block
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
 )
 
 // replayed is a group found in the log.
@@ -24,30 +28,28 @@ func (v *Volume) replay(m *manifest) error {
 	if err != nil {
 		return err
 	}
-	var found []replayed
+	ahead := v.scanAhead(m, onDisk)
+	defer ahead.stop()
+	var tail []replayed // found and not yet known to have been flushed
 	flushed := m.tailGroup - 1
 	seg, slot, next := m.tailSeg, m.tailSlot, m.tailNext
 	num, prev := m.tailGroup, m.tailPrev
+	v.head.prev = prev
 	maxSeg := v.nextSeg - 1
-	buf := make([]byte, BlockSize)
-	try := func(id uint64, slot uint32) (*group, bool) {
-		if id == 0 || slot+1 > v.segSlots || !onDisk[id] {
-			return nil, false
+	ends := map[uint64]uint32{}
+	applyAll := func(l []replayed, synced bool) error {
+		for _, r := range l {
+			if err := v.apply(r, synced); err != nil {
+				return err
+			}
+			v.head.prev = r.tag
 		}
-		if err := v.readReplay(id, slot, buf); err != nil {
-			return nil, false
-		}
-		g, err := openGroup(buf, v.vid, v.epochOf)
-		if err != nil || g.flags != groupLog || g.seg != id || g.slot != slot || g.num != num || g.prev != prev ||
-			g.slot+1+g.nblocks > v.segSlots || v.epochOf(g.epoch).origin != v.vid {
-			return nil, false
-		}
-		return g, true
+		return nil
 	}
 	for {
-		g, ok := try(seg, slot)
-		if !ok {
-			if g, ok = try(next, 0); !ok {
+		g := ahead.group(seg, slot, num, prev)
+		if g == nil {
+			if g = ahead.group(next, 0, num, prev); g == nil {
 				break
 			}
 			maxSeg = max(maxSeg, next)
@@ -57,36 +59,34 @@ func (v *Volume) replay(m *manifest) error {
 			s = &segment{id: g.seg, kind: groupLog, sealed: true}
 			v.segs[g.seg] = s
 		}
-		found = append(found, replayed{g, s})
-		flushed = max(flushed, g.flushed)
+		tail = append(tail, replayed{g, s})
 		maxSeg = max(maxSeg, g.seg, g.next)
 		seg, slot, next = g.seg, g.slot+1+g.nblocks, g.next
 		num, prev = g.num+1, g.tag
-	}
-	n := len(found)
-	for i, r := range found {
-		if r.num <= flushed {
-			continue
+		ends[seg] = slot
+		if g.flushed > flushed {
+			flushed = g.flushed
+			n := 0
+			for n < len(tail) && tail[n].num <= flushed {
+				n++
+			}
+			if err := applyAll(tail[:n], true); err != nil {
+				return err
+			}
+			tail = append(tail[:0], tail[n:]...)
 		}
-		if !v.intact(r.group) {
-			n = i
-			break
-		}
 	}
-	stop := m.tailGroup + uint64(n)
-	ends := map[uint64]uint32{}
-	for _, r := range found {
-		ends[r.seg] = r.slot + 1 + r.nblocks
-	}
+	n := v.firstTorn(tail)
+	dropped := len(tail) - n
+	stop := num - uint64(dropped)
 	if err := v.checkBeyond(stop, onDisk, ends, m); err != nil {
 		return err
 	}
-	for i, r := range found {
-		if i < n {
-			if err := v.apply(r); err != nil {
-				return err
-			}
-		} else if r.at.used == 0 && r.at.live == 0 {
+	if err := applyAll(tail[:n], false); err != nil {
+		return err
+	}
+	for _, r := range tail[n:] {
+		if r.at.used == 0 && r.at.live == 0 {
 			delete(v.segs, r.at.id) // nothing of it counts; removed as an orphan
 		}
 	}
@@ -97,70 +97,178 @@ func (v *Volume) replay(m *manifest) error {
 	if v.nextSeg >= 1<<40 {
 		return v.corrupt("segment numbers exhausted", nil)
 	}
-	v.head = head{next: v.nextSeg, group: stop, prev: m.tailPrev}
+	v.head = head{next: v.nextSeg, group: stop, prev: v.head.prev}
 	v.nextSeg++
-	if n > 0 {
-		v.head.prev = found[n-1].tag
-	}
 	v.synced = stop - 1
 	v.flushed.Store(stop - 1)
-	if n > 0 || len(found) > 0 {
-		v.log.Info("log replayed", "groups", n, "dropped", len(found)-n)
+	if num > m.tailGroup {
+		v.log.Info("log replayed", "groups", stop-m.tailGroup, "dropped", dropped)
 	}
 	return nil
 }
 
-// readReplay reads one slot of a segment that may not be in the table yet.
-func (v *Volume) readReplay(id uint64, slot uint32, b []byte) error {
-	s := v.segs[id]
-	if s == nil {
-		s = &segment{id: id, sealed: true}
-	}
-	f, err := v.files.acquire(s)
-	if err != nil {
-		return err
-	}
-	_, err = f.ReadAt(b, int64(slot)*BlockSize)
-	v.files.release(s)
-	if v.segs[id] == nil {
-		v.files.mu.Lock()
-		v.files.drop(s)
-		v.files.mu.Unlock()
-	}
-	return err
+// replayWorkers read and authenticate beside each other, also for the sake of disks that like a queue.
+const replayWorkers = 4
+
+// lookAhead reads the descriptors of the log's segments ahead of the replay. Where the
+// next descriptor of a segment is, the one before says; the chain between them is the replay's to check.
+type lookAhead struct {
+	v       *Volume
+	scans   map[uint64]*segScan
+	stopped atomic.Bool
+	wg      sync.WaitGroup
 }
 
-// intact says whether every data block of g authenticates.
-func (v *Volume) intact(g *group) bool {
-	rb := newReadBuf()
+type segScan struct {
+	id     uint64
+	from   uint32 // first slot
+	once   sync.Once
+	groups []*group // in order; the replay takes them off
+}
+
+func (v *Volume) scanAhead(m *manifest, onDisk map[uint64]bool) *lookAhead {
+	a := &lookAhead{v: v, scans: map[uint64]*segScan{}}
+	for id := range onDisk {
+		if s := v.segs[id]; s == nil || id == m.tailSeg {
+			a.scans[id] = &segScan{id: id}
+		}
+	}
+	if s := a.scans[m.tailSeg]; s != nil {
+		s.from = m.tailSlot
+	}
+	ids := slices.Sorted(maps.Keys(a.scans)) // roughly the order of the log
+	var taken atomic.Int64
+	for range min(replayWorkers, len(ids)) {
+		a.wg.Go(func() {
+			for !a.stopped.Load() {
+				i := int(taken.Add(1)) - 1
+				if i >= len(ids) {
+					return
+				}
+				a.scan(a.scans[ids[i]])
+			}
+		})
+	}
+	return a
+}
+
+func (a *lookAhead) stop() {
+	a.stopped.Store(true)
+	a.wg.Wait()
+}
+
+// scan reads s, unless somebody did. What cannot be read or opened ends it.
+func (a *lookAhead) scan(s *segScan) {
+	s.once.Do(func() {
+		v := a.v
+		f, err := v.fs.Open(segName(s.id), false)
+		if err != nil {
+			return
+		}
+		defer f.Close()
+		buf := make([]byte, BlockSize)
+		for slot := s.from; slot+1 <= v.segSlots && !a.stopped.Load(); {
+			if _, err := f.ReadAt(buf, int64(slot)*BlockSize); err != nil {
+				return
+			}
+			g, err := openGroup(buf, v.epochOf)
+			if err != nil || g.flags != groupLog || g.seg != s.id || g.slot != slot || g.slot+1+g.nblocks > v.segSlots ||
+				v.epochOf(g.epoch).origin != v.vid {
+				return
+			}
+			s.groups = append(s.groups, g)
+			slot += 1 + g.nblocks
+		}
+	})
+}
+
+// group is the log group at a place, if it has that number and follows that tag; or nil.
+func (a *lookAhead) group(seg uint64, slot uint32, num uint64, prev [tagLen]byte) *group {
+	s := a.scans[seg]
+	if s == nil {
+		return nil
+	}
+	a.scan(s)
+	if len(s.groups) == 0 {
+		return nil
+	}
+	g := s.groups[0]
+	if g.slot != slot || g.num != num || g.prev != prev {
+		return nil
+	}
+	s.groups = s.groups[1:]
+	return g
+}
+
+// firstTorn is the index of the first group that has a block which does not
+// authenticate, or len(l).
+func (v *Volume) firstTorn(l []replayed) int {
+	var taken, torn atomic.Int64
+	torn.Store(int64(len(l)))
+	var wg sync.WaitGroup
+	for range min(replayWorkers, len(l)) {
+		wg.Go(func() {
+			buf := make([]byte, groupBlocks*BlockSize+tagLen)
+			defer clear(buf)
+			for {
+				i := taken.Add(1) - 1
+				if i >= torn.Load() {
+					return
+				}
+				if v.intact(l[i], buf) {
+					continue
+				}
+				for t := torn.Load(); i < t && !torn.CompareAndSwap(t, i); t = torn.Load() {
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return int(torn.Load())
+}
+
+// intact says whether every data block of r authenticates. buf has room for a group and a tag.
+func (v *Volume) intact(r replayed, buf []byte) bool {
+	f, err := v.files.acquire(r.at)
+	if err != nil {
+		return false
+	}
+	defer v.files.release(r.at)
+	all := buf[:int(r.nblocks)*BlockSize]
+	if len(all) > 0 {
+		if _, err := f.ReadAt(all, int64(r.slot+1)*BlockSize); err != nil {
+			return false
+		}
+	}
 	var plain [BlockSize]byte
 	defer clear(plain[:])
-	slot := g.slot
-	for i := range g.entries {
-		e := &g.entries[i]
+	var sealed [BlockSize + tagLen]byte
+	var aad [32]byte
+	var nonce [12]byte
+	for i := range r.entries {
+		e := &r.entries[i]
 		if !e.hasBlock() {
 			continue
-		}
-		slot++
-		if err := v.readReplay(g.seg, slot, rb.buf[:BlockSize]); err != nil {
-			return false
 		}
 		ep := v.epochOf(e.epoch)
 		if ep == nil {
 			return false
 		}
-		copy(rb.buf[BlockSize:], e.tag[:])
-		blockAAD(&rb.aad, ep.origin, e.addr, e.epoch, e.kind, 0)
-		putNonce(&rb.non, uint64(e.ctr))
-		if _, err := ep.data.Open(plain[:0], rb.non[:], rb.buf[:BlockSize+tagLen], rb.aad[:]); err != nil {
+		copy(sealed[:], all[:BlockSize])
+		copy(sealed[BlockSize:], e.tag[:])
+		all = all[BlockSize:]
+		blockAAD(&aad, ep.origin, e.addr, e.epoch, e.kind, 0)
+		putNonce(&nonce, uint64(e.ctr))
+		if _, err := ep.data.Open(plain[:0], nonce[:], sealed[:], aad[:]); err != nil {
 			return false
 		}
 	}
 	return true
 }
 
-// apply puts a group into the map.
-func (v *Volume) apply(r replayed) error {
+// apply puts a group into the map. One that is not known to be durable (kill -9 leaves
+// groups that were never synced) must be synced by the checkpoint that refers to it.
+func (v *Volume) apply(r replayed, synced bool) error {
 	slot := r.slot
 	blocks := uint64(v.Size()) / BlockSize
 	for i := range r.entries {
@@ -187,8 +295,9 @@ func (v *Volume) apply(r replayed) error {
 			return v.corrupt(fmt.Sprintf("log group %d has an entry of kind %d", r.num, e.kind), nil)
 		}
 	}
-	// kill -9 leaves groups that were never synced: the next checkpoint must sync what it refers to
-	v.markSegDirty(r.at)
+	if !synced {
+		v.markSegDirty(r.at)
+	}
 	v.dirDirt = true
 	r.at.used = max(r.at.used, r.slot+1+r.nblocks)
 	v.logBytes += int64(1+r.nblocks) * BlockSize
@@ -208,12 +317,14 @@ func (v *Volume) checkBeyond(stop uint64, onDisk map[uint64]bool, ends map[uint6
 		last = max(last, n)
 	}
 	buf := make([]byte, BlockSize)
-	for id := range onDisk {
-		if known[id] || id < min(m.tailNext, max(m.tailSeg, 1)) {
-			continue
+	look := func(id uint64) error {
+		f, err := v.fs.Open(segName(id), false)
+		if err != nil {
+			return nil
 		}
+		defer f.Close()
 		for slot := ends[id]; slot < v.segSlots; slot++ {
-			if v.readReplay(id, slot, buf) != nil {
+			if _, err := f.ReadAt(buf, int64(slot)*BlockSize); err != nil {
 				break
 			}
 			h, hid, _, err := peekGroup(buf)
@@ -226,9 +337,18 @@ func (v *Volume) checkBeyond(stop uint64, onDisk map[uint64]bool, ends map[uint6
 			if h.flushed < stop {
 				continue
 			}
-			if g, err := openGroup(buf, v.vid, v.epochOf); err == nil && g.seg == id && g.slot == slot {
+			if g, err := openGroup(buf, v.epochOf); err == nil && g.seg == id && g.slot == slot {
 				return v.corrupt(fmt.Sprintf("log group %d was flushed and is damaged or missing", stop), nil)
 			}
+		}
+		return nil
+	}
+	for id := range onDisk {
+		if known[id] || id < min(m.tailNext, max(m.tailSeg, 1)) {
+			continue
+		}
+		if err := look(id); err != nil {
+			return err
 		}
 	}
 	return nil
