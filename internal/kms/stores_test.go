@@ -86,7 +86,7 @@ func (c stores) connect(id string) types.CustomKeyStoresListEntry {
 	if _, err := c.ConnectCustomKeyStore(ctx, &kms.ConnectCustomKeyStoreInput{CustomKeyStoreId: &id}); err != nil {
 		c.Fatal(err)
 	}
-	for range 400 {
+	for range 1200 { // a minute: the members of an external cluster are killed meanwhile
 		if e := c.entry(id); e.ConnectionState != types.ConnectionStateTypeConnecting {
 			return e
 		}
