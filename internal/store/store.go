@@ -69,7 +69,6 @@ type state struct {
 type entry struct {
 	value any   // *T of its table
 	mod   int64 // etcd ModRevision
-	raw   []byte
 }
 
 // tableCore is what the store needs to know about a Table[T] without its T.
@@ -238,7 +237,7 @@ func (s *Store) apply(key string, raw []byte, mod int64, deleted bool) error {
 			return fmt.Errorf("read %s: %w", key, err)
 		}
 		newValue = v
-		m.Set(k, &entry{value: v, mod: mod, raw: raw})
+		m.Set(k, &entry{value: v, mod: mod})
 	}
 	t.notify(k, oldValue, newValue)
 	return nil

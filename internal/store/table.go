@@ -92,11 +92,16 @@ func (t *Table[T]) Edit(tx *Tx, key string) *T {
 	if e == nil {
 		return nil
 	}
-	v, err := t.decode(e.raw)
-	if err != nil {
-		panic(fmt.Sprintf("store: record %s/%s decoded once and not again: %v", t.name, key, err))
+	// The stored bytes are not kept beside the record; they are made again.
+	js, err := json.Marshal(e.value)
+	v := new(T)
+	if err == nil {
+		err = json.Unmarshal(js, v)
 	}
-	return v.(*T)
+	if err != nil {
+		panic(fmt.Sprintf("store: record %s/%s was read and cannot be copied: %v", t.name, key, err))
+	}
+	return v
 }
 
 // Put writes the record. v must not be changed afterwards.

@@ -159,7 +159,7 @@ func (tx *Tx) get(table, key string) *entry {
 		if w.deleted {
 			return nil
 		}
-		return &entry{value: w.value, raw: w.raw}
+		return &entry{value: w.value}
 	}
 	e, _ := tx.st.tables[table].Get(key)
 	if e != nil {
