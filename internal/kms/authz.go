@@ -2,7 +2,6 @@ package kms
 
 import (
 	"context"
-	"maps"
 	"sort"
 	"strconv"
 	"strings"
@@ -88,12 +87,7 @@ func describe(f *Key) conditions {
 
 // about are the keys that describe the key of the call and the caller.
 func (s *Service) about(f found, c *api.Call) conditions {
-	var k conditions
-	if f.derived.keys != nil {
-		k = maps.Clone(f.derived.keys)
-	} else {
-		k = describe(f.Key)
-	}
+	k := describe(f.Key)
 	k["kms:CallerAccount"] = []string{c.Principal.Account}
 	k.text("kms:ViaService", c.ViaService())
 	k.text("kms:RequestAlias", f.alias)
@@ -109,7 +103,7 @@ func (s *Service) about(f found, c *api.Call) conditions {
 
 // ask is the question whether the caller may do action on the key. granted may be nil.
 func (s *Service) ask(c *api.Call, f found, action string, keys conditions, granted func() (policy.Grant, string)) (api.Target, error) {
-	doc, err := s.document(f.Key)
+	doc, err := f.document()
 	if err != nil {
 		return api.Target{}, err
 	}

@@ -15,7 +15,8 @@ import (
 
 // grantIndex finds, among any number of grants on a key, those that can allow a
 // call, without looking at the others. It is kept in memory from the grants
-// table, and only proposes: what it names is read again in the transaction.
+// table, and only proposes: what it names is read again in the transaction. It is
+// called before a record becomes visible, so it may let records share memory.
 //
 // Grants of one grantee on one key fall into few shapes: a shape is the grant's
 // operations and the names of its constraint's pairs. A call with an encryption
@@ -35,6 +36,7 @@ type keyGrants struct {
 }
 
 type granteeGrants struct {
+	name   string
 	count  int
 	shapes []*shape
 }
@@ -127,7 +129,7 @@ func (ix *grantIndex) add(p string, g *Grant) {
 	kg.count++
 	gg := kg.grantees[g.Grantee]
 	if gg == nil {
-		gg = &granteeGrants{}
+		gg = &granteeGrants{name: g.Grantee}
 		kg.grantees[g.Grantee] = gg
 	}
 	gg.count++
@@ -145,6 +147,14 @@ func (ix *grantIndex) add(p string, g *Grant) {
 		gg.shapes = append(gg.shapes, sh)
 	}
 	sh.count++
+	// The record shares what it has in common with others and with its own path.
+	g.ID, g.Grantee, g.Operations = p[len(kp)+1:], gg.name, sh.operations
+	if g.Retiring == g.Grantee {
+		g.Retiring = g.Grantee
+	}
+	if account, _, _ := splitPath(p); g.IssuingAccount == account {
+		g.IssuingAccount = account
+	}
 	h, _ := ix.hash(names, pairs)
 	if _, taken := sh.one[h]; taken {
 		if sh.more == nil {

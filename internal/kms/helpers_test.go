@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
-	"runtime"
-	"testing"
 
 	"github.com/sealdesk/sealdesk/internal/api"
 	"github.com/sealdesk/sealdesk/internal/policy"
@@ -58,34 +56,4 @@ func fill(b *bench, keyPath string, n int) {
 			b.Fatal(err)
 		}
 	}
-}
-
-// TestGrantHeap measures what the index holds for a grant beyond its record.
-func TestGrantHeap(t *testing.T) {
-	heap := func() uint64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
-	const n = 50_000
-	paths, grants := make([]string, n), make([]*Grant, n)
-	ops := []string{"Decrypt"}
-	for i := range grants {
-		paths[i] = "111122223333/us-west-2/1234abcd-12ab-34cd-56ef-1234567890ab/" + newMaterialID()
-		grants[i] = &Grant{Grantee: "ec2.us-west-2.amazonaws.com", Retiring: "ec2.us-west-2.amazonaws.com", Operations: ops, Subset: map[string]string{ebsName: "vol-" + itoa(i)}}
-	}
-	before := heap()
-	ix := newGrantIndex()
-	for i := range grants {
-		ix.changed(paths[i], nil, grants[i])
-	}
-	per := float64(heap()-before) / n
-	t.Logf("%.0f bytes a grant", per)
-	if per > 200 {
-		t.Errorf("the index holds %.0f bytes a grant, want under 200", per)
-	}
-	runtime.KeepAlive(ix)
-	runtime.KeepAlive(paths)
-	runtime.KeepAlive(grants)
 }

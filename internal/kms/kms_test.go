@@ -438,22 +438,6 @@ func TestNothingPlainOnDisk(t *testing.T) {
 	}
 }
 
-func TestLastUsage(t *testing.T) {
-	b := newBench(t)
-	c := b.root(acct)
-	k := b.newKey(&kms.CreateKeyInput{})
-	if u := must[kms.GetKeyLastUsageOutput](b, c, "GetKeyLastUsage", &kms.GetKeyLastUsageInput{KeyId: k.KeyId}); u.KeyLastUsage != nil {
-		t.Errorf("last usage of an unused key: %+v", u.KeyLastUsage)
-	}
-	must[kms.EncryptOutput](b, c, "Encrypt", &kms.EncryptInput{KeyId: k.KeyId, Plaintext: []byte("x")})
-	b.s.saveUsage(context.Background())
-	b.s.used.m.Clear()
-	u := must[kms.GetKeyLastUsageOutput](b, c, "GetKeyLastUsage", &kms.GetKeyLastUsageInput{KeyId: k.KeyId}).KeyLastUsage
-	if u == nil || u.Operation != "Encrypt" || u.CloudTrailEventId == nil {
-		t.Errorf("last usage = %+v, want Encrypt with its event ID", u)
-	}
-}
-
 // TestTheTableIsWhole compares with the SDK: every operation of the API is there.
 func TestTheTableIsWhole(t *testing.T) {
 	b := newBench(t)

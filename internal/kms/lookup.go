@@ -7,7 +7,6 @@ import (
 
 	"github.com/sealdesk/sealdesk/internal/api"
 	"github.com/sealdesk/sealdesk/internal/audit"
-	"github.com/sealdesk/sealdesk/internal/policy"
 	"github.com/sealdesk/sealdesk/internal/store"
 )
 
@@ -192,26 +191,4 @@ next:
 		}
 		c.Record.Resources = append(c.Record.Resources, audit.Resource{AccountID: account, Type: kind, ARN: arn})
 	}
-}
-
-// document is the key's policy, parsed. It is kept with the record it was
-// parsed from.
-func (s *Service) document(k *Key) (*policy.Document, error) {
-	p := k.path()
-	if v, ok := s.docs.Load(p); ok {
-		if d := v.(*parsedPolicy); d.text == k.Policy {
-			return d.doc, nil
-		}
-	}
-	doc, err := policy.Parse([]byte(k.Policy), policy.Key)
-	if err != nil {
-		return nil, err
-	}
-	s.docs.Store(p, &parsedPolicy{text: k.Policy, doc: doc})
-	return doc, nil
-}
-
-type parsedPolicy struct {
-	text string
-	doc  *policy.Document
 }

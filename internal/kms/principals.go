@@ -60,7 +60,7 @@ func (s *Service) bindPolicy(tx *store.Tx, doc *policy.Document) string {
 
 // shownPolicy is a key's policy as GetKeyPolicy shows it.
 func (s *Service) shownPolicy(tx *store.Tx, k *Key) (string, error) {
-	doc, err := s.document(k)
+	doc, err := k.document()
 	if err != nil {
 		return "", err
 	}

@@ -89,7 +89,7 @@ type Service struct {
 	index    *grantIndex
 	counts   keyCounts
 	cache    cache
-	docs     sync.Map // key path → *parsedPolicy
+	policies keyPolicies
 	used     usageTracker
 }
 
@@ -120,15 +120,15 @@ func New(cfg Config) (*Service, error) {
 	s.grants.OnChange(s.index.changed)
 	s.keys.OnChange(func(p string, old, new *Key) {
 		if new != nil {
-			new.settle()
+			new.settle(p, &s.policies)
 			if new.inStore() {
 				new.derived.link = s.links.at(new.storePath())
 			}
 		}
 		s.cache.keyChanged(p, old, new)
 		s.counts.changed(p, old, new)
-		if new == nil {
-			s.docs.Delete(p)
+		if old != nil {
+			s.policies.release(old.derived.policy)
 		}
 	})
 	return s, nil

@@ -48,14 +48,35 @@ type Key struct {
 // record becomes visible; a record that is being made or edited has none.
 type derived struct {
 	path, arn string
-	keys      conditions // the condition keys that describe the key, its aliases apart
-	link      *link      // of a key in a custom key store
+	policy    *keyPolicy
+	link      *link // of a key in a custom key store
 }
 
-// settle fills derived. Only the store's change hook calls it.
-func (k *Key) settle() {
-	k.derived = derived{}
-	k.derived = derived{path: k.path(), arn: k.arn(), keys: describe(k)}
+// settle fills derived, and has the record share what it has in common with others
+// and with its own path p. Only the store's change hook calls it.
+func (k *Key) settle(p string, policies *keyPolicies) {
+	k.Account, k.Region, k.ID = splitPath(p)
+	for _, w := range []*string{&k.Spec, &k.Usage, &k.Origin, &k.State} {
+		*w = shared(*w)
+	}
+	for i := range k.Materials {
+		k.Materials[i].Status = shared(k.Materials[i].Status)
+	}
+	k.derived = derived{path: p, arn: keyARN(k.Account, k.Region, k.ID), policy: policies.hold(k.Policy)}
+	k.Policy = k.derived.policy.text
+}
+
+// words are what nearly every record says in some member.
+var words = [...]string{specSymmetric, usageEncrypt, usageSign, usageMAC, originKMS, originExternal, originHSM, originXKS, stateEnabled, stateDisabled, statusCurrent, statusNonCurrent}
+
+// shared is w, in the program's own copy when it has one.
+func shared(w string) string {
+	for _, own := range words {
+		if own == w {
+			return own
+		}
+	}
+	return w
 }
 
 // Material is one key material (AWS: HSM backing key) of a key.

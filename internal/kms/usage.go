@@ -13,16 +13,24 @@ import (
 	"github.com/sealdesk/sealdesk/internal/store"
 )
 
-// usageEvery is how late the last use of a key may be written down.
-const usageEvery = 10 * time.Second
+// How last uses are written down: a round begins every usageEvery, and writes a
+// transaction of usageBatch keys every usagePause, so no more than 400 keys a second
+// whatever the number in use. When the service stops, what is left is written
+// without pause for usageGrace at most.
+const (
+	usageEvery = 10 * time.Second
+	usageBatch = 100
+	usagePause = 250 * time.Millisecond
+	usageGrace = 5 * time.Second
+)
 
-// usageTracker remembers the last use of each key until writeUsage stores it.
+// usageTracker has the last use of each key that is yet to be stored.
 type usageTracker struct{ m sync.Map } // key path → *lastUse
 
-type lastUse struct {
-	last  atomic.Pointer[usage]
-	saved atomic.Pointer[usage]
-}
+// lastUse is stored once it has been written down, and is then no part of the tracker any more.
+type lastUse = atomic.Pointer[usage]
+
+var stored = new(usage)
 
 // touch notes a successful cryptographic operation.
 func (t *usageTracker) touch(c *api.Call, k *Key, operation string) {
@@ -31,66 +39,97 @@ func (t *usageTracker) touch(c *api.Call, k *Key, operation string) {
 		u.EventID = c.Record.EventID
 	}
 	p := k.path()
-	v, ok := t.m.Load(p)
-	if !ok {
-		v, _ = t.m.LoadOrStore(p, &lastUse{})
-	}
-	v.(*lastUse).last.Store(u)
-}
-
-// writeUsage stores last uses until ctx ends, and once more then.
-func (s *Service) writeUsage(ctx context.Context) {
 	for {
-		select {
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			defer cancel()
-			s.saveUsage(last)
+		v, ok := t.m.Load(p)
+		if !ok {
+			v, _ = t.m.LoadOrStore(p, new(lastUse))
+		}
+		l := v.(*lastUse)
+		old := l.Load()
+		if old == stored {
+			t.m.CompareAndDelete(p, v)
+		} else if l.CompareAndSwap(old, u) {
 			return
-		case <-s.cfg.Clock.After(usageEvery):
-			s.saveUsage(ctx)
 		}
 	}
 }
 
-func (s *Service) saveUsage(ctx context.Context) {
-	type one struct {
-		path string
-		l    *lastUse
-		u    *usage
-	}
-	var dirty []one
-	s.used.m.Range(func(p, v any) bool {
-		l := v.(*lastUse)
-		if u := l.last.Load(); u != nil && u != l.saved.Load() {
-			dirty = append(dirty, one{p.(string), l, u})
+// get is the last use of a key that is yet to be stored, nil for none.
+func (t *usageTracker) get(path string) *usage {
+	if v, ok := t.m.Load(path); ok {
+		if u := v.(*lastUse).Load(); u != stored {
+			return u
 		}
+	}
+	return nil
+}
+
+// done says that u has been stored. A later use stays to be stored.
+func (t *usageTracker) done(path string, u *usage) {
+	if v, ok := t.m.Load(path); ok && v.(*lastUse).CompareAndSwap(u, stored) {
+		t.m.CompareAndDelete(path, v)
+	}
+}
+
+// writeUsage stores last uses until ctx ends, and what is left then.
+func (s *Service) writeUsage(ctx context.Context) {
+	for s.sleep(ctx, usageEvery) {
+		s.saveUsage(ctx, func() bool { return s.sleep(ctx, usagePause) })
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), usageGrace)
+	defer cancel()
+	s.saveUsage(last, func() bool { return true })
+}
+
+// sleep is false when ctx has ended.
+func (s *Service) sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-s.cfg.Clock.After(d):
+		return true
+	}
+}
+
+// saveUsage stores the last uses there are now, a batch at a time, as long as
+// pause, which is called between two batches, says so.
+func (s *Service) saveUsage(ctx context.Context, pause func() bool) {
+	var paths []string
+	s.used.m.Range(func(p, _ any) bool {
+		paths = append(paths, p.(string))
 		return true
 	})
-	const batch = 256
-	for len(dirty) > 0 {
-		part := dirty[:min(batch, len(dirty))]
-		dirty = dirty[len(part):]
+	for first := true; len(paths) > 0; first = false {
+		if !first && !pause() {
+			return
+		}
+		part := paths[:min(usageBatch, len(paths))]
+		paths = paths[len(part):]
+		uses := make([]*usage, len(part))
+		for i, p := range part {
+			uses[i] = s.used.get(p)
+		}
 		err := s.store.Update(ctx, func(tx *store.Tx) error {
-			for _, d := range part {
-				if s.keys.Get(tx, d.path) == nil {
+			for i, p := range part {
+				u := uses[i]
+				if u == nil || s.keys.Get(tx, p) == nil {
 					continue
 				}
-				if old := s.usages.Get(tx, d.path); old != nil && old.Time.After(d.u.Time) {
+				if old := s.usages.Get(tx, p); old != nil && old.Time.After(u.Time) {
 					continue
 				}
-				if err := s.usages.Put(tx, d.path, d.u); err != nil {
+				if err := s.usages.Put(tx, p, u); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 		if err != nil {
-			s.log.Warn("could not write down the last use of keys", "keys", len(part), "err", err)
+			s.log.Warn("could not write down the last use of keys; it stays to be done", "keys", len(part)+len(paths), "err", err)
 			return
 		}
-		for _, d := range part {
-			d.l.saved.Store(d.u)
+		for i, p := range part {
+			s.used.done(p, uses[i])
 		}
 	}
 }
@@ -98,10 +137,8 @@ func (s *Service) saveUsage(ctx context.Context) {
 // lastUse is the last use of the key that is known here, nil for none.
 func (s *Service) lastUse(tx *store.Tx, k *Key) *usage {
 	u := s.usages.Get(tx, k.path())
-	if v, ok := s.used.m.Load(k.path()); ok {
-		if l := v.(*lastUse).last.Load(); l != nil && (u == nil || l.Time.After(u.Time)) {
-			u = l
-		}
+	if l := s.used.get(k.path()); l != nil && (u == nil || l.Time.After(u.Time)) {
+		u = l
 	}
 	return u
 }
