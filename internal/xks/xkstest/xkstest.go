@@ -51,11 +51,16 @@ type Token struct {
 
 // Add makes a key.
 func (t *Token) Add(label string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	k := make([]byte, 32)
 	_, _ = rand.Read(k)
-	block, _ := aes.NewCipher(k)
+	t.Set(label, k)
+}
+
+// Set makes a key that is known.
+func (t *Token) Set(label string, key []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	block, _ := aes.NewCipher(key)
 	if t.keys == nil {
 		t.keys = map[string]cipher.AEAD{}
 	}
@@ -197,6 +202,17 @@ func New(t testing.TB, prefix string) *Proxy {
 	p.Address = p.srv.Listener.Addr().(*net.TCPAddr).String()
 	t.Cleanup(p.srv.Close)
 	return p
+}
+
+// Roots is a pool with the CA of the proxy's certificate.
+func (p *Proxy) Roots(t testing.TB) *x509.CertPool {
+	t.Helper()
+	b, err := os.ReadFile(p.CAFile)
+	roots := x509.NewCertPool()
+	if err != nil || !roots.AppendCertsFromPEM(b) {
+		t.Fatalf("the CA of the proxy: %v", err)
+	}
+	return roots
 }
 
 // Certificate makes a server certificate for host and the PEM of the CA that signed it.
