@@ -6,6 +6,8 @@ require github.com/coder/websocket v1.8.15
 
 require filippo.io/mldsa v1.0.0
 
+require layeh.com/radius v0.0.0-20231213012653-1006025d24f8
+
 require (
 	github.com/aws/aws-sdk-go-v2 v1.48.0
 	github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream v1.7.26 // indirect

@@ -41,10 +41,18 @@ function SignIn({ onDone, notice }: { onDone: () => void; notice: string }) {
   const [directory, setDirectory] = useState(code);
   const [user, setUser] = useState('');
   const [password, setPassword] = useState('');
+  const [asked, setAsked] = useState<string | null>(null); // what the directory calls its second factor
+  const [mfa, setMfa] = useState('');
   const a = useAction();
   const submit = () =>
     a.run(async () => {
-      await api.signIn(directory.trim(), user.trim(), password);
+      try {
+        await api.signIn(directory.trim(), user.trim(), password, mfa.trim());
+      } catch (e) {
+        setMfa('');
+        if (e instanceof api.PortalError && e.name === 'MFARequired') return setAsked(e.label || t('MFA code'));
+        throw e;
+      }
       try {
         localStorage.setItem('sealdesk.directory', directory.trim());
       } catch {
@@ -73,7 +81,7 @@ function SignIn({ onDone, notice }: { onDone: () => void; notice: string }) {
             <Container header={<Header variant="h2">{t('Sign in')}</Header>}>
               <SpaceBetween size="m">
                 <FormField label={t('Registration code or directory')} description={t('Your administrator gave it to you.')}>
-                  <Input name="directory" value={directory} onChange={(e) => setDirectory(e.detail.value)} placeholder="SLD1A2B+3C4D5E" autoComplete="organization" />
+                  <Input name="directory" value={directory} onChange={(e) => (setDirectory(e.detail.value), setAsked(null))} placeholder="SLD1A2B+3C4D5E" autoComplete="organization" />
                 </FormField>
                 <FormField label={t('User name')}>
                   <Input name="username" value={user} onChange={(e) => setUser(e.detail.value)} autoComplete="username" />
@@ -81,9 +89,14 @@ function SignIn({ onDone, notice }: { onDone: () => void; notice: string }) {
                 <FormField label={t('Password')}>
                   <Input name="password" type="password" value={password} onChange={(e) => setPassword(e.detail.value)} autoComplete="current-password" />
                 </FormField>
+                {asked !== null && (
+                  <FormField label={asked} description={t('Your directory asks for a second factor.')}>
+                    <Input name="code" value={mfa} onChange={(e) => setMfa(e.detail.value)} autoComplete="one-time-code" autoFocus />
+                  </FormField>
+                )}
                 <ErrorBox error={a.error} title={t('You are not signed in')} />
                 <Box float="right">
-                  <Button variant="primary" formAction="submit" loading={a.busy} disabled={!directory.trim() || !user.trim() || !password}>
+                  <Button variant="primary" formAction="submit" loading={a.busy} disabled={!directory.trim() || !user.trim() || !password || (asked !== null && !mfa.trim())}>
                     {t('Sign in')}
                   </Button>
                 </Box>

@@ -48,6 +48,8 @@ type Tokens interface {
 type Directories interface {
 	Find(tx *store.Tx, idOrAlias string) (directory.Directory, bool)
 	Authenticate(ctx context.Context, directoryID, userName, password string) (directory.User, error)
+	SecondFactor(tx *store.Tx, account, region, directoryID string) (label string, ok bool)
+	CheckCode(ctx context.Context, u directory.User, code string) error
 	User(tx *store.Tx, account, region, directoryID, userName string) (directory.User, bool)
 }
 
@@ -202,11 +204,14 @@ type problem struct {
 	status  int
 	Code    string `json:"code"`
 	Message string `json:"message"`
+	Label   string `json:"label,omitempty"` // what the directory calls the code it asks for
 }
 
 func (p *problem) Error() string { return p.Code + ": " + p.Message }
 
-func refuse(status int, code, message string) *problem { return &problem{status, code, message} }
+func refuse(status int, code, message string) *problem {
+	return &problem{status: status, Code: code, Message: message}
+}
 
 var (
 	errSession = refuse(http.StatusUnauthorized, "SessionExpired", "You are not signed in, or the session has ended. Sign in again.")
@@ -249,7 +254,10 @@ func (c *Console) own(f func(ctx context.Context, r *request) (any, error)) http
 				p = refuse(http.StatusInternalServerError, "InternalFailure", "Something went wrong here. The server's log has the details under the request ID.")
 			}
 			w.WriteHeader(p.status)
-			_ = json.NewEncoder(w).Encode(map[string]string{"code": p.Code, "message": p.Message, "requestId": r.id})
+			_ = json.NewEncoder(w).Encode(struct {
+				*problem
+				RequestID string `json:"requestId"`
+			}{p, r.id})
 			return
 		}
 		if out == nil {

@@ -57,46 +57,70 @@ type portalIn struct {
 	Name      string `json:"name"`
 }
 
-// portalSignIn signs a directory user in.
+// codePatience is how long a sign-in waits for RADIUS servers, whatever their
+// directory's settings add up to.
+const codePatience = 55 * time.Second
+
+// portalSignIn signs a directory user in. A directory with a second factor asks for
+// the code before it looks at the password, so that nobody learns from the question
+// whether the password was right.
 func (c *Console) portalSignIn(ctx context.Context, r *request) (any, error) {
 	var in struct {
 		Directory string `json:"directory"`
 		UserName  string `json:"userName"`
 		Password  string `json:"password"`
+		Code      string `json:"code"`
 	}
 	if err := r.in(&in); err != nil {
 		return nil, err
 	}
-	if len(in.Directory) > 128 || len(in.UserName) > 256 || len(in.Password) > 256 {
+	if len(in.Directory) > 128 || len(in.UserName) > 256 || len(in.Password) > 256 || len(in.Code) > 128 {
 		return nil, refuse(http.StatusBadRequest, "InvalidRequest", "A field is longer than it can be.")
 	}
 	who := "portal/" + strings.ToLower(in.Directory+"/"+in.UserName)
 	if !c.limit.allowed(r.addr.String(), who) {
 		return nil, errTooMany
 	}
-	select {
-	case c.hashing <- struct{}{}:
-		defer func() { <-c.hashing }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	wrong := refuse(http.StatusForbidden, "AuthFailure", "The registration code, the user name or the password is not right.")
 	tx := c.cfg.Store.Snapshot()
 	d, found := c.find(tx, in.Directory)
+	label, second := c.cfg.Directories.SecondFactor(tx, d.Account, d.Region, d.ID)
+	if second && in.Code == "" {
+		p := refuse(http.StatusUnauthorized, "MFARequired", "Enter the code of your token or telephone as well.")
+		p.Label = label
+		return nil, p
+	}
+	what := "The registration code, the user name or the password is not right."
+	if second {
+		what = "The registration code, the user name, the password or the code is not right."
+	}
+	wrong := refuse(http.StatusForbidden, "AuthFailure", what)
 	id := d.ID
 	if !found {
 		id = "d-0000000000" // takes as long as one that exists
 	}
+	select {
+	case c.hashing <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	u, err := c.cfg.Directories.Authenticate(ctx, id, in.UserName, in.Password)
+	<-c.hashing
+	if err == nil && second {
+		cctx, cancel := context.WithTimeout(ctx, codePatience)
+		err = c.cfg.Directories.CheckCode(cctx, u, in.Code)
+		cancel()
+	}
 	var why *problem
 	switch {
-	case errors.Is(err, directory.ErrCredentials) || err == nil && !found:
+	case errors.Is(err, directory.ErrCredentials) || errors.Is(err, directory.ErrCode) || err == nil && !found:
 		c.limit.failed(r.addr.String(), who)
 		why = wrong
 	case errors.Is(err, directory.ErrLocked):
 		why = refuse(http.StatusTooManyRequests, "UserLocked", "Too many wrong passwords for this user. Wait a while, or ask your administrator.")
 	case errors.Is(err, directory.ErrDisabled):
 		why = refuse(http.StatusForbidden, "UserDisabled", "This user is disabled. Ask your administrator.")
+	case errors.Is(err, directory.ErrNoSecondFactor):
+		why = refuse(http.StatusServiceUnavailable, "MFAUnavailable", "Your code cannot be checked now: the directory's RADIUS servers do not answer. Ask your administrator.")
 	case err != nil:
 		return nil, err
 	}

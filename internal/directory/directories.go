@@ -119,7 +119,7 @@ func (s *Service) describeDirectories(_ context.Context, tx *store.Tx, c *api.Ca
 			return false
 		}
 		after = d.ID
-		out.DirectoryDescriptions = append(out.DirectoryDescriptions, s.describe(d))
+		out.DirectoryDescriptions = append(out.DirectoryDescriptions, s.describe(tx, d))
 		return true
 	}
 	if len(in.DirectoryIds) > 0 {
@@ -144,7 +144,7 @@ func (s *Service) describeDirectories(_ context.Context, tx *store.Tx, c *api.Ca
 	return out, nil
 }
 
-func (s *Service) describe(d *directory) dstypes.DirectoryDescription {
+func (s *Service) describe(tx *store.Tx, d *directory) dstypes.DirectoryDescription {
 	name := d.Alias
 	if name == "" {
 		name = d.ID
@@ -159,6 +159,9 @@ func (s *Service) describe(d *directory) dstypes.DirectoryDescription {
 		out.Edition = dstypes.DirectoryEdition(d.Edition)
 		out.DesiredNumberOfDomainControllers = ptr(int32(2))
 		out.RegionsInfo = &dstypes.RegionsInfo{PrimaryRegion: &d.Region}
+	}
+	if r := s.radiuses.Get(tx, d.key()); r != nil {
+		out.RadiusSettings, out.RadiusStatus = r.describe(), dstypes.RadiusStatus(r.Status)
 	}
 	if d.VPCID != "" {
 		out.VpcSettings = &dstypes.DirectoryVpcSettingsDescription{VpcId: &d.VPCID, SubnetIds: d.SubnetIDs, SecurityGroupId: &d.SecurityGroup,

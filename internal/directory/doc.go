@@ -16,6 +16,12 @@
 //     logged or returned.
 //   - ds-data calls are authorised twice, as AWS does: ds-data:<Operation> and
 //     ds:AccessDSData on the directory, and the directory's data access must be on.
+//   - A Microsoft AD with RADIUS enabled (EnableRadius) has a second factor: its
+//     servers are asked about a code (package radius). The shared secret is kept
+//     wrapped by the root key (purpose "directory/radius", bound to the directory's
+//     key) and never shown. RadiusStatus is Completed once a server answered with
+//     it, to a user who does not exist, and Failed when none did; the code is asked
+//     for either way.
 //   - Repeating a call with its ClientToken within 8 hours gives the same reply and
 //     changes nothing more.
 //

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	dstypes "github.com/aws/aws-sdk-go-v2/service/directoryservice/types"
@@ -15,6 +16,9 @@ import (
 // Run brings directories on: Requested → Creating → Active, and Deleting → gone.
 // Every step is one transaction, so that it may be killed at any line.
 func (s *Service) Run(ctx context.Context) {
+	var radius sync.WaitGroup
+	radius.Go(func() { s.runRadius(ctx) })
+	defer radius.Wait()
 	sweep := s.cfg.Clock.After(0)
 	for ctx.Err() == nil {
 		changed := s.cfg.Store.Changed()
@@ -171,6 +175,9 @@ func (s *Service) depopulate(tx *store.Tx, d *directory) (more bool, err error) 
 		if err := s.aliases.Delete(tx, strings.ToLower(d.Alias)); err != nil {
 			return false, err
 		}
+	}
+	if err := s.radiuses.Delete(tx, d.key()); err != nil {
+		return false, err
 	}
 	return false, s.rids.Delete(tx, d.key())
 }

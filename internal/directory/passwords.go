@@ -83,9 +83,14 @@ const purpose = "directory/password"
 
 // Wrapped are the values that the service keeps under the root key.
 func (s *Service) Wrapped() []keyring.Holder {
-	return []keyring.Holder{keyring.Holds(s.cfg.Store, s.passwords, func(key string, p *password) []keyring.Field {
-		return []keyring.Field{{Purpose: purpose, AAD: []byte(key), Value: &p.Wrapped}}
-	})}
+	return []keyring.Holder{
+		keyring.Holds(s.cfg.Store, s.passwords, func(key string, p *password) []keyring.Field {
+			return []keyring.Field{{Purpose: purpose, AAD: []byte(key), Value: &p.Wrapped}}
+		}),
+		keyring.Holds(s.cfg.Store, s.radiuses, func(key string, r *radius) []keyring.Field {
+			return []keyring.Field{{Purpose: radiusPurpose, AAD: []byte(key), Value: &r.Secret}}
+		}),
+	}
 }
 
 // setPassword stores the hash of a user's password.

@@ -22,7 +22,7 @@ import (
 type Config struct {
 	Store *store.Store
 	Clock clock.Clock // default clock.System
-	// Root wraps password hashes.
+	// Root wraps password hashes and the secrets shared with RADIUS servers.
 	Root keyring.Root
 	// Registered tells whether WorkSpaces uses a directory, which then cannot be
 	// deleted. Nil: none is used.
@@ -77,6 +77,9 @@ func (s *Service) Operations() []api.Operation {
 		api.NewUpdate(ds, "CreateAlias", s.createAlias, on(s, func(in *directoryservice.CreateAliasInput) *string { return in.DirectoryId })),
 		api.NewUpdate(ds, "ResetUserPassword", s.resetUserPassword, api.Sensitive("NewPassword"),
 			on(s, func(in *directoryservice.ResetUserPasswordInput) *string { return in.DirectoryId })),
+		api.NewUpdate(ds, "EnableRadius", s.enableRadius, api.Sensitive("SharedSecret"), on(s, func(in *directoryservice.EnableRadiusInput) *string { return in.DirectoryId })),
+		api.NewUpdate(ds, "UpdateRadius", s.updateRadius, api.Sensitive("SharedSecret"), on(s, func(in *directoryservice.UpdateRadiusInput) *string { return in.DirectoryId })),
+		api.NewUpdate(ds, "DisableRadius", s.disableRadius, on(s, func(in *directoryservice.DisableRadiusInput) *string { return in.DirectoryId })),
 		api.NewView(ds, "GetDirectoryLimits", s.getDirectoryLimits),
 		api.NewUpdate(ds, "AddTagsToResource", s.addTags, api.On(s.onTags)),
 		api.NewView(ds, "ListTagsForResource", s.listTags, on(s, func(in *directoryservice.ListTagsForResourceInput) *string { return in.ResourceId })),

@@ -163,6 +163,7 @@ type tables struct {
 	passwords   *store.Table[password]
 	aliases     *store.Table[alias]
 	replays     *store.Table[replay]
+	radiuses    *store.Table[radius]
 
 	byID     *store.Index[directory]  // directory ID → key
 	byMember *store.Index[membership] // directory/member → key
@@ -177,6 +178,7 @@ func define(s *store.Store) tables {
 		passwords:   store.Define[password](s, "directory/password", 1),
 		aliases:     store.Define[alias](s, "directory/alias", 1),
 		replays:     store.Define[replay](s, "directory/replay", 1),
+		radiuses:    store.Define[radius](s, "directory/radius", 1),
 	}
 	t.byID = store.NewIndex(t.directories, func(_ string, d *directory) []string { return []string{d.ID} })
 	t.byMember = store.NewIndex(t.members, func(key string, _ *membership) []string {

@@ -7,6 +7,7 @@ export const portal: Record<string, string> = {
   'Sign in': 'サインイン',
   'Sign out': 'サインアウト',
   'You are not signed in': 'サインインできませんでした',
+  'Your directory asks for a second factor.': 'このディレクトリのサインインには、もう 1 つの要素が必要です。',
   'My desktops': 'マイデスクトップ',
   'You have no desktop': 'デスクトップがありません',
   'Ask your administrator to launch one for you.': '管理者に起動を依頼してください。',

@@ -6,21 +6,26 @@ export class PortalError extends Error {
     name: string,
     message: string,
     readonly requestId: string,
+    /** What the directory calls the code it asks for. */
+    readonly label = '',
   ) {
     super(message);
     this.name = name;
   }
 }
 
-async function post<T>(path: string, body: unknown = {}): Promise<T> {
+// A request that gets no answer in a silent network would wait for minutes.
+const PATIENCE = 12_000;
+
+async function post<T>(path: string, body: unknown = {}, patience = PATIENCE): Promise<T> {
   let r: Response;
   try {
-    r = await fetch(`/portal/${path}`, { method: 'POST', credentials: 'same-origin', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+    r = await fetch(`/portal/${path}`, { method: 'POST', credentials: 'same-origin', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), signal: AbortSignal.timeout(patience) });
   } catch {
     throw new PortalError(0, 'NetworkError', 'The server cannot be reached. Check the network and try again.', '');
   }
   const out = await r.json().catch(() => ({}));
-  if (!r.ok) throw new PortalError(r.status, out.code ?? 'Error', out.message ?? `The server answered ${r.status}.`, out.requestId ?? '');
+  if (!r.ok) throw new PortalError(r.status, out.code ?? 'Error', out.message ?? `The server answered ${r.status}.`, out.requestId ?? '', out.label ?? '');
   return out as T;
 }
 
@@ -44,7 +49,8 @@ export interface Desktops {
   desktops: PortalDesktop[];
 }
 
-export const signIn = (directory: string, userName: string, password: string) => post('signin', { directory, userName, password });
+/** Servers of second factors may be slow, and a person may have to press a button first. */
+export const signIn = (directory: string, userName: string, password: string, code: string) => post('signin', { directory, userName, password, code }, 90_000);
 export const signOut = () => post('signout');
 export const desktops = () => post<Desktops>('desktops');
 export const act = (workspaceId: string, action: 'start' | 'reboot') => post('action', { workspaceId, action });
