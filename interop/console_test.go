@@ -24,6 +24,7 @@ import (
 	"github.com/sealdesk/sealdesk/internal/compute/qemu"
 	"github.com/sealdesk/sealdesk/internal/console"
 	"github.com/sealdesk/sealdesk/internal/wire/dsdata"
+	"github.com/sealdesk/sealdesk/internal/xks/xkstest"
 )
 
 func TestMain(m *testing.M) { apptest.Main(m) }
@@ -69,6 +70,13 @@ type consoleServer struct {
 	WorkspaceID string `json:"workspaceId"`
 	UserName    string `json:"userName"` // of the directory
 	Password    string `json:"userPassword"`
+	// A proxy that the server reaches at an endpoint: what an external key store needs. It has the key "ext-1".
+	Proxy struct {
+		Endpoint    string `json:"endpoint"`
+		Path        string `json:"path"`
+		AccessKeyID string `json:"accessKeyId"`
+		Secret      string `json:"secretAccessKey"`
+	} `json:"proxy"`
 }
 
 // newConsoleServer starts a server, with desktops that are not machines, and makes in it what a
@@ -78,8 +86,22 @@ func newConsoleServer(t *testing.T) consoleServer {
 	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := apptest.New(t, func(c *app.Config) { c.Image = image })
+	p := xkstest.New(t, "/store-1")
+	p.Token.Add("ext-1")
+	stores, err := json.Marshal(map[string]any{"xks": map[string]any{"ca": p.CAFile, "timeout": "5s", "endpoints": map[string]any{
+		xkstest.Endpoint: map[string]string{"address": p.Address},
+		"com.amazonaws.vpce.us-west-2.vpce-svc-0123456789abcdef0": map[string]string{"address": "127.0.0.1:1"}, // nobody is there
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key-stores.json")
+	if err := os.WriteFile(file, stores, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := apptest.New(t, func(c *app.Config) { c.Image, c.KeyStoresFile = image, file })
 	c := furnish(t, s)
+	c.Proxy.Endpoint, c.Proxy.Path, c.Proxy.AccessKeyID, c.Proxy.Secret = xkstest.Endpoint, "/store-1/kms/xks/v1", xkstest.AccessKeyID, xkstest.SecretKey
 	c.launch(t, s)
 	return c
 }

@@ -23,6 +23,9 @@ const Home = lazy(() => import('./pages/home'));
 const Keys = lazy(() => import('./pages/kms-list'));
 const Key = lazy(() => import('./pages/kms-key'));
 const CreateKey = lazy(() => import('./pages/kms-create'));
+const Stores = lazy(() => import('./pages/kms-stores'));
+const StorePage = lazy(() => import('./pages/kms-stores').then((m) => ({ default: m.StorePage })));
+const CreateStore = lazy(() => import('./pages/kms-stores').then((m) => ({ default: m.CreateStore })));
 const WorkSpaces = lazy(() => import('./pages/workspaces-list'));
 const WorkSpace = lazy(() => import('./pages/workspaces-detail'));
 const Launch = lazy(() => import('./pages/workspaces-launch'));
@@ -47,7 +50,7 @@ const SERVICES = [
 function navigation(path: string): { header: SideNavigationProps['header']; items: SideNavigationProps.Item[] } {
   const link = (text: string, href: string): SideNavigationProps.Item => ({ type: 'link', text: t(text), href: `/console${href}` });
   const head = (text: string, href: string) => ({ text: t(text), href: `/console${href}` });
-  if (path.startsWith('/kms')) return { header: head('Key Management Service (KMS)', '/kms/customer'), items: [link('AWS managed keys', '/kms/managed'), link('Customer managed keys', '/kms/customer')] };
+  if (path.startsWith('/kms')) return { header: head('Key Management Service (KMS)', '/kms/customer'), items: [link('AWS managed keys', '/kms/managed'), link('Customer managed keys', '/kms/customer'), link('Custom key stores', '/kms/stores')] };
   if (path.startsWith('/workspaces')) return { header: head('WorkSpaces', '/workspaces'), items: [link('WorkSpaces', '/workspaces'), link('Launch WorkSpaces', '/workspaces/launch'), link('Directories', '/directories')] };
   if (path.startsWith('/director')) return { header: head('Directory Service', '/directories'), items: [link('Directories', '/directories'), link('WorkSpaces', '/workspaces')] };
   if (path.startsWith('/ec2')) return { header: head('Elastic Block Store', '/ec2/volumes'), items: [link('Volumes', '/ec2/volumes'), link('Snapshots', '/ec2/snapshots')] };
@@ -67,6 +70,7 @@ function keptRegion() {
 // Pages below a list: the list is what the navigation marks.
 const HOME_OF: [RegExp, string][] = [
   [/^\/kms\/(keys\/|create)/, '/kms/customer'],
+  [/^\/kms\/stores\//, '/kms/stores'],
   ...['users', 'groups', 'roles', 'policies'].map((k): [RegExp, string] => [new RegExp(`^/iam/${k}/`), `/iam/${k}`]),
 ];
 
@@ -192,6 +196,9 @@ export function Shell({ language, onLanguage }: { language: Language; onLanguage
                   <Route path="/kms/managed" element={<Keys managed key="managed" />} />
                   <Route path="/kms/create" element={<CreateKey />} />
                   <Route path="/kms/keys/:id" element={<Key />} />
+                  <Route path="/kms/stores" element={<Stores />} />
+                  <Route path="/kms/stores/create" element={<CreateStore />} />
+                  <Route path="/kms/stores/:id" element={<StorePage />} />
                   <Route path="/workspaces" element={<WorkSpaces />} />
                   <Route path="/workspaces/launch" element={<Launch />} />
                   <Route path="/workspaces/:id" element={<WorkSpace />} />

@@ -1,6 +1,6 @@
 // What the KMS pages read: keys with their aliases, and what hangs on a key.
 
-import type { AliasListEntry, GrantListEntry, KeyMetadata } from '@aws-sdk/client-kms';
+import type { AliasListEntry, CustomKeyStoresListEntry, GrantListEntry, KeyMetadata } from '@aws-sdk/client-kms';
 import * as client from './clients';
 import { pages } from './clients';
 
@@ -115,4 +115,10 @@ export async function impact(region: string, key: Key): Promise<{ hits: Hit[]; u
     if (!/workspaces|ec2-infrastructure|\bec2\b|\bebs\b/.test(service)) hits.push({ id: g.GrantId!, kind: 'Grant', about: service, state: (g.Operations ?? []).join(', '), running: false });
   }
   return { hits, unknown };
+}
+
+/** The custom key stores of the region, or the one with an ID. */
+export async function listStores(region: string, CustomKeyStoreId?: string): Promise<CustomKeyStoresListEntry[]> {
+  const [c, { DescribeCustomKeyStoresCommand }] = await Promise.all([client.kms(region), import('@aws-sdk/client-kms')]);
+  return pages((Marker) => c.send(new DescribeCustomKeyStoresCommand({ CustomKeyStoreId, Marker })), (p) => p.CustomKeyStores, (p) => p.NextMarker);
 }

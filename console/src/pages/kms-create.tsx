@@ -14,14 +14,15 @@ import SpaceBetween from '@cloudscape-design/components/space-between';
 import Textarea from '@cloudscape-design/components/textarea';
 import Wizard from '@cloudscape-design/components/wizard';
 import { useState } from 'react';
-import { useNavigate } from 'react-router';
+import { useNavigate, useSearchParams } from 'react-router';
 import * as client from '../lib/clients';
 import { t } from '../lib/i18n';
 import * as kp from '../lib/keypolicy';
 import { PolicyEditor } from '../lib/policy-editor';
 import { describePrincipal, PrincipalTable } from '../lib/principals';
+import { listStores } from '../lib/kms';
 import { getState } from '../lib/session';
-import { ErrorBox, useAction, useFollow, useNote, useRegion } from '../lib/ui';
+import { ErrorBox, useAction, useFollow, useLoad, useNote, useRegion } from '../lib/ui';
 import { type Tag, TagRows } from './kms-tabs';
 import { usageOf } from './kms-list';
 
@@ -43,6 +44,8 @@ export default function CreateKey() {
   const [usage, setUsage] = useState('ENCRYPT_DECRYPT');
   const [spec, setSpec] = useState('SYMMETRIC_DEFAULT');
   const [origin, setOrigin] = useState('AWS_KMS');
+  const [store, setStore] = useState('');
+  const [external, setExternal] = useState(''); // the key's ID in an external key store
   const [multi, setMulti] = useState(false);
   const [alias, setAlias] = useState('');
   const [description, setDescription] = useState('');
@@ -54,7 +57,17 @@ export default function CreateKey() {
   const [tried, setTried] = useState(false);
   const [made, setMade] = useState('');
   const account = getState().role?.account ?? getState().identity!.account;
+  const [search] = useSearchParams(); // ?store=: from the page of a custom key store
+  const stores = useLoad(async () => {
+    const all = await listStores(region);
+    const asked = all.find((s) => s.CustomKeyStoreId === search.get('store'));
+    if (asked) keepIn(asked.CustomKeyStoreType === 'AWS_CLOUDHSM' ? 'AWS_CLOUDHSM' : 'EXTERNAL_KEY_STORE', asked.CustomKeyStoreId!);
+    return all;
+  }, [region]);
   const specs = SPECS[type][usage] ?? [];
+  const inStore = origin === 'AWS_CLOUDHSM' || origin === 'EXTERNAL_KEY_STORE';
+  const choices = (stores.data ?? []).filter((s) => s.CustomKeyStoreType === origin).map((s) => ({ value: s.CustomKeyStoreId!, label: s.CustomKeyStoreName, description: s.ConnectionState, disabled: s.ConnectionState !== 'CONNECTED' }));
+  const wrongStore = !inStore ? '' : store === '' ? t('Choose a key store that is connected.') : origin === 'EXTERNAL_KEY_STORE' && !/^[A-Za-z0-9._-]{1,128}$/.test(external) ? t('Enter the ID of the key in the external key manager.') : '';
   const others = accounts.split(/[\s,]+/).filter(Boolean);
   const wrongAccount = others.find((x) => !/^\d{12}$/.test(x));
   const wrongAlias = alias === '' ? t('Give the key an alias.') : !/^[A-Za-z0-9/_-]+$/.test(alias) ? t('Letters, digits, / _ and - only.') : alias.startsWith('aws/') ? t('Names that begin with aws/ are for AWS managed keys.') : '';
@@ -66,6 +79,15 @@ export default function CreateKey() {
     setUsage(u);
     setSpec(SPECS[nextType][u][0]);
   };
+  /** Custom key stores hold symmetric keys of one Region only. */
+  const keepIn = (where: string, id = '') => {
+    setOrigin(where);
+    setStore(id);
+    if (where === 'AWS_CLOUDHSM' || where === 'EXTERNAL_KEY_STORE') {
+      choose('symmetric', 'ENCRYPT_DECRYPT');
+      setMulti(false);
+    }
+  };
   const create = () =>
     a.run(async () => {
       const [c, { CreateKeyCommand, CreateAliasCommand }] = await Promise.all([client.kms(region), import('@aws-sdk/client-kms')]);
@@ -76,6 +98,8 @@ export default function CreateKey() {
             KeySpec: spec as never,
             KeyUsage: usage as never,
             Origin: origin as never,
+            CustomKeyStoreId: inStore ? store : undefined,
+            XksKeyId: origin === 'EXTERNAL_KEY_STORE' ? external : undefined,
             MultiRegion: multi,
             Description: description,
             Policy: kp.formatPolicy(policy),
@@ -109,7 +133,7 @@ export default function CreateKey() {
       onSubmit={create}
       onNavigate={(e) => {
         const to = e.detail.requestedStepIndex;
-        if (to > step && ((step === 1 && wrongAlias) || (step === 3 && wrongAccount))) return setTried(true);
+        if (to > step && ((step === 0 && wrongStore) || (step === 1 && wrongAlias) || (step === 3 && wrongAccount))) return setTried(true);
         setTried(false);
         setStep(to);
       }}
@@ -125,12 +149,12 @@ export default function CreateKey() {
                     onChange={(e) => choose(e.detail.value, usage)}
                     items={[
                       { value: 'symmetric', label: t('Symmetric'), description: t('A single key for encrypting and decrypting data, or generating and verifying HMAC codes. Desktops and volumes need this type.') },
-                      { value: 'asymmetric', label: t('Asymmetric'), description: t('A public and private key pair for encrypting and decrypting data, signing and verifying messages, or deriving shared secrets.') },
+                      { value: 'asymmetric', label: t('Asymmetric'), description: t('A public and private key pair for encrypting and decrypting data, signing and verifying messages, or deriving shared secrets.'), disabled: inStore },
                     ]}
                   />
                 </FormField>
                 <FormField label={t('Key usage')}>
-                  <RadioGroup value={usage} onChange={(e) => choose(type, e.detail.value)} items={Object.keys(SPECS[type]).map((u) => ({ value: u, label: usageOf(u) }))} />
+                  <RadioGroup value={usage} onChange={(e) => choose(type, e.detail.value)} items={Object.keys(SPECS[type]).map((u) => ({ value: u, label: usageOf(u), disabled: inStore && u !== 'ENCRYPT_DECRYPT' }))} />
                 </FormField>
                 {specs.length > 1 && (
                   <FormField label={t('Key spec')}>
@@ -138,25 +162,45 @@ export default function CreateKey() {
                   </FormField>
                 )}
                 {spec !== 'SYMMETRIC_DEFAULT' && <Alert type="info">{t('WorkSpaces and EBS do not take this key: they need a symmetric encryption key.')}</Alert>}
-                <ExpandableSection headerText={t('Advanced options')}>
+                <ExpandableSection headerText={t('Advanced options')} defaultExpanded={search.has('store')}>
                   <SpaceBetween size="l">
                     <FormField label={t('Key material origin')}>
                       <RadioGroup
                         value={origin}
-                        onChange={(e) => setOrigin(e.detail.value)}
+                        onChange={(e) => keepIn(e.detail.value)}
                         items={[
                           { value: 'AWS_KMS', label: t('KMS (recommended)'), description: t('KMS creates and keeps the key material.') },
                           { value: 'EXTERNAL', label: t('External (Import key material)'), description: t('You create the key material and import it with ImportKeyMaterial.') },
+                          { value: 'AWS_CLOUDHSM', label: t('AWS CloudHSM key store'), description: t('The key is made in an HSM cluster and stays there.') },
+                          { value: 'EXTERNAL_KEY_STORE', label: t('External key store'), description: t('The key is in a key manager outside, and is used through its proxy.') },
                         ]}
                       />
                     </FormField>
+                    <ErrorBox error={inStore && stores.error} />
+                    {inStore && (
+                      <FormField label={t('Custom key store')} errorText={tried && !store ? wrongStore : ''}>
+                        <Select
+                          selectedOption={choices.find((s) => s.value === store) ?? null}
+                          options={choices}
+                          onChange={(e) => setStore(e.detail.selectedOption.value!)}
+                          placeholder={t('Choose a key store that is connected.')}
+                          statusType={stores.loading ? 'loading' : 'finished'}
+                          empty={t('No custom key stores')}
+                        />
+                      </FormField>
+                    )}
+                    {origin === 'EXTERNAL_KEY_STORE' && (
+                      <FormField label={t('External key ID')} description={t('How the key manager calls a symmetric 256-bit key that it has already.')} errorText={tried && store ? wrongStore : ''}>
+                        <Input value={external} onChange={(e) => setExternal(e.detail.value.trim())} />
+                      </FormField>
+                    )}
                     <FormField label={t('Regionality')}>
                       <RadioGroup
                         value={multi ? 'multi' : 'single'}
                         onChange={(e) => setMulti(e.detail.value === 'multi')}
                         items={[
                           { value: 'single', label: t('Single-Region key') },
-                          { value: 'multi', label: t('Multi-Region key'), description: t('Can be replicated into other Regions.') },
+                          { value: 'multi', label: t('Multi-Region key'), description: t('Can be replicated into other Regions.'), disabled: inStore },
                         ]}
                       />
                     </FormField>
@@ -229,6 +273,7 @@ export default function CreateKey() {
                     { label: t('Key spec'), value: spec },
                     { label: t('Key usage'), value: usageOf(usage) },
                     { label: t('Origin'), value: origin },
+                    ...(inStore ? [{ label: t('Custom key store'), value: choices.find((s) => s.value === store)?.label ?? store }] : []),
                     { label: t('Regionality'), value: multi ? t('Multi-Region') : t('Single Region') },
                     { label: t('Description'), value: description || '-' },
                     { label: t('Key administrators'), value: names(admins) },

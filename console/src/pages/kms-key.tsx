@@ -7,6 +7,7 @@ import FormField from '@cloudscape-design/components/form-field';
 import Header from '@cloudscape-design/components/header';
 import Input from '@cloudscape-design/components/input';
 import KeyValuePairs from '@cloudscape-design/components/key-value-pairs';
+import Link from '@cloudscape-design/components/link';
 import SpaceBetween from '@cloudscape-design/components/space-between';
 import Spinner from '@cloudscape-design/components/spinner';
 import Tabs, { type TabsProps } from '@cloudscape-design/components/tabs';
@@ -116,6 +117,7 @@ export default function KeyPage() {
 }
 
 function Cryptographic({ k }: { k: Key }) {
+  const follow = useFollow();
   const m = k.meta!;
   const algorithms = m.EncryptionAlgorithms ?? m.SigningAlgorithms ?? m.MacAlgorithms ?? m.KeyAgreementAlgorithms ?? [];
   return (
@@ -125,6 +127,19 @@ function Cryptographic({ k }: { k: Key }) {
         items={[
           { label: t('Key type'), value: typeOf(k) },
           { label: t('Origin'), value: m.Origin ?? '-' },
+          ...(m.CustomKeyStoreId
+            ? [
+                {
+                  label: t('Custom key store'),
+                  value: (
+                    <Link href={`/console/kms/stores/${m.CustomKeyStoreId}`} onFollow={follow}>
+                      {m.CustomKeyStoreId}
+                    </Link>
+                  ),
+                },
+              ]
+            : []),
+          ...(m.XksKeyConfiguration ? [{ label: t('External key ID'), value: m.XksKeyConfiguration.Id }] : []),
           { label: t('Key spec'), value: m.KeySpec ?? '-' },
           { label: t('Key usage'), value: usageOf(m.KeyUsage) },
           { label: t('Algorithms'), value: algorithms.join(', ') || '-' },
