@@ -3,8 +3,9 @@
 //   node bench/relay/desktop.mjs URL DIRECTORY USER < password
 //
 // Opens the portal, connects, opens a terminal in the guest, and prints one JSON
-// object: click to first frame, key press to changed pixel, bytes while typing and
-// while text scrolls by.
+// object: click to first frame, key press to changed pixel, bytes while typing, while
+// text scrolls by, and while a picture moves: 80 by 24 patches of a terminal, each of
+// a colour drawn at random, over and over, as fast as the guest draws them.
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -83,12 +84,27 @@ await page.keyboard.type('seq 100000\n', { delay: 60 });
 await page.waitForTimeout(1500);
 const scrolling = await during(() => page.waitForTimeout(10_000));
 await page.keyboard.press('Control+c');
+await page.waitForTimeout(3000);
+const places = { ' ': 'Space', ';': 'Semicolon', "'": 'Quote', '\\': 'Backslash', '[': 'BracketLeft', ']': 'BracketRight', '.': 'Period', '=': 'Equal', '/': 'Slash', '\n': 'Enter' };
+const shifted = { ':': ';', '{': '[', '}': ']', '%': '5', $: '4', '(': '9', ')': '0', '>': '.' };
+for (const c of "for i in {1..19200}; do printf '\\e[48;5;%dm ' $((RANDOM%256)); done >f; clear; while cat f; do :; done\n") {
+  const key = shifted[c] ?? c.toLowerCase();
+  await page.keyboard.press(`${key === c ? '' : 'Shift+'}${places[key] ?? (/\d/.test(key) ? `Digit${key}` : `Key${key.toUpperCase()}`)}`, { delay: 30 });
+}
+// The frames are made first, while nothing is painted.
+await page.waitForTimeout(5000);
+await page.waitForFunction(() => performance.now() - window.painted.at(-1) < 500, undefined, { timeout: 120_000, polling: 200 });
+await page.waitForTimeout(4000);
+if (process.env.SHOT) await page.screenshot({ path: process.env.SHOT });
+const moving = await during(() => page.waitForTimeout(10_000));
+await page.keyboard.press('Control+c');
 console.log(
   JSON.stringify({
     clickToFirstFrameMs: round(median(firstFrames)),
     keyToPixelMs: { median: round(median(keys)), p95: round(p95(keys)), keys: keys.length },
     typingKiBps: round(typing / 1024),
     scrollingKiBps: round(scrolling / 1024),
+    movingPictureKiBps: round(moving / 1024),
     load: round(loadavg()[0]),
   }),
 );

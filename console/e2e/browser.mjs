@@ -31,9 +31,9 @@ after(async () => (await launched)?.close());
 
 /**
  * Opens a page of the server, in a browser profile of its own. `page.faults` collects what must
- * not happen; `healthy(page)` asserts that it did not.
+ * not happen; `healthy(page)` asserts that it did not. `at` is another way to the server.
  */
-export async function open(path, { language = 'en', dark = false, viewport = WIDE, region = server.region } = {}) {
+export async function open(path, { language = 'en', dark = false, viewport = WIDE, region = server.region, at = server.url } = {}) {
   const context = await (await browser()).newContext({ viewport, locale: language === 'ja' ? 'ja-JP' : 'en-GB', colorScheme: dark ? 'dark' : 'light', reducedMotion: 'reduce', permissions: ['clipboard-read', 'clipboard-write'] });
   await context.addInitScript(
     ([l, r]) => {
@@ -56,9 +56,9 @@ export async function open(path, { language = 'en', dark = false, viewport = WID
   page.on('request', (r) => {
     page.asking++;
     const u = new URL(r.url());
-    if (u.protocol !== 'data:' && u.protocol !== 'blob:' && u.host !== new URL(server.url).host) page.faults.push(`foreign request: ${r.url()}`);
+    if (u.protocol !== 'data:' && u.protocol !== 'blob:' && u.host !== new URL(at).host) page.faults.push(`foreign request: ${r.url()}`);
   });
-  await page.goto(server.url + path);
+  await page.goto(at + path);
   return page;
 }
 

@@ -148,15 +148,16 @@ export class Connection {
 
   private tick() {
     const c = this.channel;
-    if (!c || this.state.phase !== 'connected') return;
-    this.set({ rate: (c.received - this.counted) / 2 });
-    this.counted = c.received;
+    if (!c) return;
     if (c.silence() > SILENT) {
-      // TCP would take minutes to say so.
+      // TCP would take minutes to say so, of an open connection and of one that is being made.
       this.clear();
       this.retryLater('The network does not answer.');
       return;
     }
+    if (this.state.phase !== 'connected') return;
+    this.set({ rate: (c.received - this.counted) / 2 });
+    this.counted = c.received;
     c.ping();
   }
 
