@@ -6,8 +6,9 @@ import (
 	"slices"
 )
 
-// sideHead is the open end of the side segments: map pages and moved blocks, which are
-// found through the map and never replayed. Guarded by Volume.mu.
+// sideHead is an open end of the side segments: map pages and moved blocks, which are found through the map and never
+// replayed. The two have segments of their own: pages die with the next checkpoints, and what then is
+// dead as a whole needs no compaction. Guarded by Volume.mu.
 type sideHead struct {
 	seg  *segment
 	slot uint32
@@ -23,9 +24,9 @@ type sideRun struct {
 
 // reserveSide finds room for n blocks in groups. Nothing is changed when it fails,
 // except that fresh segments may have been opened. Caller holds v.mu for writing.
-func (v *Volume) reserveSide(n int, urgent bool) ([]sideRun, error) {
+func (v *Volume) reserveSide(head *sideHead, n int, urgent bool) ([]sideRun, error) {
 	var runs []sideRun
-	h := v.side
+	h := *head
 	var fresh []*segment
 	for n > 0 {
 		if h.seg == nil || h.slot+2 > h.seg.slots {
@@ -55,17 +56,27 @@ func (v *Volume) reserveSide(n int, urgent bool) ([]sideRun, error) {
 		runs[i].f = f
 	}
 	for _, r := range runs {
-		if r.seg != v.side.seg {
-			if v.side.seg != nil {
-				v.seal(v.side.seg)
+		if r.seg != head.seg {
+			if head.seg != nil {
+				v.seal(head.seg)
 			}
-			v.side.seg = r.seg
+			head.seg = r.seg
 			v.segs[r.seg.id] = r.seg
 		}
 		r.seg.used = r.slot + 1 + r.blocks
 	}
-	v.side.slot = h.slot
+	head.slot = h.slot
 	return runs, nil
+}
+
+// sealSide closes the open side segments. Caller holds v.mu for writing.
+func (v *Volume) sealSide() {
+	for _, h := range []*sideHead{&v.pages, &v.side} {
+		if h.seg != nil {
+			v.seal(h.seg)
+			*h = sideHead{}
+		}
+	}
 }
 
 type sideWrite struct {
@@ -190,17 +201,18 @@ func (v *Volume) capture(flags uint16) (*captured, error) {
 	for l := range v.levels {
 		n += len(v.dirty[l])
 	}
-	runs, err := v.reserveSide(n, true)
+	runs, err := v.reserveSide(&v.pages, n, true)
 	if err != nil {
 		return nil, err
 	}
 	ws := v.sealPages(runs)
-	v.logBytes, v.emptied = 0, 0
+	v.logBytes, v.emptied, v.moved = 0, 0, 0
 
 	// What is dead now is not in this manifest; it is removed once the manifest is durable.
 	// The log up to here is not replayed any more, so sealed log segments need no grace.
 	var dead []*segment
 	for id, s := range v.segs {
+		s.moved = false
 		if s.live == 0 && s.sealed {
 			dead = append(dead, s)
 			delete(v.segs, id)
@@ -321,10 +333,7 @@ func (v *Volume) entryOf(n *node) *entry {
 // trimTails gives back what was preallocated and not used. Best effort.
 func (v *Volume) trimTails() {
 	v.mu.Lock()
-	if v.side.seg != nil {
-		v.seal(v.side.seg)
-		v.side = sideHead{}
-	}
+	v.sealSide()
 	var list []*segment
 	for _, s := range v.segs {
 		if s.sealed && s.used < v.segSlots && s.id >= v.trimFrom {

@@ -426,14 +426,19 @@ func (v *Volume) zeroLocked(from, to uint64) error {
 		v.head.entries = append(v.head.entries, groupEntry{addr: lba, kind: kindZero, run: uint32(run)})
 		lba += run
 	}
-	if v.emptied >= emptyEnough {
+	if v.manyEmptied() {
 		v.wake()
 	}
 	return nil
 }
 
-// emptyEnough dead segments (128 MiB) are worth a checkpoint of their own.
-const emptyEnough = 16
+// emptyEnough bytes of dead segments are worth a checkpoint of their own.
+const emptyEnough = 128 << 20
+
+// manyEmptied says that there are as many. Caller holds v.mu.
+func (v *Volume) manyEmptied() bool {
+	return int64(v.emptied)*int64(v.segSlots)*BlockSize >= emptyEnough
+}
 
 // WriteZeroes implements Device.
 func (v *Volume) WriteZeroes(off, n int64, noHole bool) error {
@@ -519,9 +524,9 @@ func (v *Volume) stopBackground() {
 // background does what is due: a checkpoint, then compaction.
 func (v *Volume) background(timed bool) {
 	v.mu.RLock()
-	need := v.logBytes >= v.opt.CheckpointBytes || v.dataCtr >= v.opt.epochBlocks || v.emptied >= emptyEnough ||
+	need := v.logBytes >= v.opt.CheckpointBytes || v.dataCtr >= v.opt.epochBlocks || v.manyEmptied() ||
 		len(v.dirty[0]) >= v.opt.MapCachePages ||
-		(v.pace > 0 && v.logBytes >= compactCheckpoint) || // what is not synced yet cannot be compacted
+		(v.pace > 0 && v.logBytes >= emptyEnough) || // what is not synced yet cannot be compacted
 		(timed && (v.logBytes > 0 || v.emptied > 0))
 	bad := v.failed != nil || v.closed
 	v.mu.RUnlock()

@@ -17,6 +17,7 @@ type segment struct {
 	sealed bool   // nothing will be appended any more
 	dirty  bool   // written since the last sync: in Volume.dirtyList
 	keep   bool   // not to be compacted: damaged
+	moved  bool   // compaction is through with it: map pages that are alive in it follow with the next checkpoint
 	wref   bool   // the writer's own reference: the file stays open until it is sealed and synced
 
 	// guarded by segFiles.mu

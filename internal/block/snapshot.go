@@ -111,10 +111,7 @@ func cutAll(order []SnapshotTarget) (map[*Volume]*captured, error) {
 // freeze shares the segments of a completed state. Caller holds ckptMu since it was captured.
 func (v *Volume) freeze(c *captured, dir, snapshotID string) (Anchor, error) {
 	v.mu.Lock()
-	if v.side.seg != nil { // the map pages just written
-		v.seal(v.side.seg)
-		v.side = sideHead{}
-	}
+	v.sealSide() // with the map pages just written
 	v.mu.Unlock()
 	snap := *c.m
 	snap.flags = manifestClean | manifestSnapshot

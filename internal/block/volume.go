@@ -181,8 +181,11 @@ type Volume struct {
 	nextSeg   uint64
 	trimFrom  uint64 // segments from here on were written since the manifest that was opened
 	head      head
-	side      sideHead
+	side      sideHead // moved blocks
+	pages     sideHead
 	pace      time.Duration // what a written block costs its writer at present, so that compaction keeps up
+	moved     int64         // slots of segments that compaction emptied since the last checkpoint
+	freeing   time.Duration // what compaction takes to free a block, of late
 	logBytes  int64         // since the last checkpoint
 	version   uint64        // of the newest durable manifest
 	anchor    Anchor
@@ -477,6 +480,8 @@ func open(opt Options) (_ *Volume, err error) {
 	if err := v.checkpoint(0); err != nil {
 		return nil, err
 	}
+	v.freeing = firstPace
+	v.setPace()
 	v.startBackground()
 	return v, nil
 }
