@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,7 +25,7 @@ type Options struct {
 	Dir         string // holds one runtime directory a machine; one Driver at a time
 	Binary      string // default qemu-system-x86_64 from PATH
 	Accelerator string // "auto" (default: KVM if its probe boots, else TCG), "tcg" or "kvm"
-	// Image tells the path of the desktop image; the .kernel and .initrd beside it are what KVM is probed with, at the first Start. Nil, or
+	// Image tells the path of the desktop image; the .kernel and .initrd beside it are what KVM is probed with. Nil, or
 	// no such files: auto means TCG.
 	Image          func() (string, error)
 	DiskTransport  string        // "nbd" (default) or "vhost-user", which is taken where server and QEMU have it
@@ -119,6 +120,7 @@ func New(o Options) (*Driver, error) {
 	d.vhost = sync.OnceValue(func() bool {
 		return o.DiskTransport == "vhost-user" && exec.Command(binary, "-device", "vhost-user-blk-pci,help").Run() == nil
 	})
+	d.loops.Go(func() { d.Accelerator(d.ctx) }) // so that the first machine need not wait for the probe
 	return d, nil
 }
 
@@ -164,22 +166,26 @@ func (d *Driver) forget(m *machine) {
 	}
 }
 
-// Accelerator is what machines run on: decided once, by Options.Accelerator and the probe.
+// Accelerator is what machines run on: decided once, by Options.Accelerator and the probe, as soon as there is an image.
 func (d *Driver) Accelerator(ctx context.Context) string {
 	d.accelOnce.Lock()
 	defer d.accelOnce.Unlock()
-	if d.accel == "" {
-		d.accel = d.o.Accelerator
-		if d.accel == "auto" {
-			kernel, initrd := probeFiles(d.o.Image)
-			ok, why := Probe(ctx, d.binary, kernel, initrd, filepath.Join(d.o.Dir, ".kvm-probe.json"))
-			d.accel = accelTCG
-			if ok {
-				d.accel = accelKVM
-			}
-			d.o.Log.Info("accelerator chosen", "accelerator", d.accel, "why", why)
-		}
+	if d.accel != "" || d.o.Accelerator != "auto" {
+		return cmp.Or(d.accel, d.o.Accelerator)
 	}
+	kernel, initrd := probeFiles(d.o.Image)
+	if kernel == "" {
+		return accelTCG
+	}
+	ok, why := Probe(ctx, d.binary, kernel, initrd, filepath.Join(d.o.Dir, ".kvm-probe.json"))
+	if ctx.Err() != nil {
+		return accelTCG
+	}
+	d.accel = accelTCG
+	if ok {
+		d.accel = accelKVM
+	}
+	d.o.Log.Info("accelerator chosen", "accelerator", d.accel, "why", why)
 	return d.accel
 }
 
