@@ -57,12 +57,12 @@ type App struct {
 
 // New opens everything and listens. When it returns an error nothing is left
 // running but desktops and volumes of an earlier start.
-func New(ctx context.Context, cfg Config) (a *App, err error) {
+func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	cfg.EnsureDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	a = &App{cfg: cfg}
+	a := &App{cfg: cfg}
 	defer func() {
 		if err != nil {
 			a.Close()
@@ -75,7 +75,7 @@ func New(ctx context.Context, cfg Config) (a *App, err error) {
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(cfg.DataDir, restoring)); err == nil {
-		return nil, fmt.Errorf("a restore into %s did not end: empty it and restore again", cfg.DataDir)
+		return nil, fmt.Errorf("a restore into %s was interrupted, and what is there is not whole: run the same sealdesk restore again, which begins anew, then start the server", cfg.DataDir)
 	}
 	if a.ring, err = cfg.openRoot(); err != nil {
 		return nil, err

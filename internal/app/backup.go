@@ -40,6 +40,11 @@ func (a *App) backup(ctx context.Context, withRoots bool) (out *CreateBackupOutp
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of backups: %w", err)
 	}
+	// One backup is made at a time: what is there is of a server that was killed.
+	parts, _ := filepath.Glob(filepath.Join(dir, "*.part"))
+	for _, p := range parts {
+		os.Remove(p)
+	}
 	f, err := os.OpenFile(path+".part", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("make a backup: %w", err)
@@ -166,16 +171,25 @@ type restoredInfo struct {
 
 // Restore puts a backup into an empty data directory, or into one that holds nothing
 // but root keys (root/, root.key), and an embedded etcd. rootKeys is a directory to
-// take root key files from, "" for none.
+// take root key files from, "" for none. It may be killed at any line: no server starts
+// on the directory until a restore into it has ended, and the next one begins anew.
 func Restore(ctx context.Context, dataDir, archive, rootKeys string) (*backup.Manifest, error) {
 	entries, err := os.ReadDir(dataDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	_, err = os.Stat(filepath.Join(dataDir, restoring))
+	interrupted := err == nil
+	var left []string
 	for _, e := range entries {
-		if e.Name() != "root" && e.Name() != "root.key" && e.Name() != "lost+found" {
+		switch e.Name() {
+		case "root", "root.key", "lost+found", restoring:
+			continue
+		}
+		if !interrupted && !strings.HasPrefix(e.Name(), "."+restoring+".") { // the mark, when it was about to be made
 			return nil, fmt.Errorf("%s is not empty (it holds %s): a backup is restored into an empty directory", dataDir, e.Name())
 		}
+		left = append(left, e.Name())
 	}
 	f, err := os.Open(archive)
 	if err != nil {
@@ -197,16 +211,22 @@ func Restore(ctx context.Context, dataDir, archive, rootKeys string) (*backup.Ma
 	if err := os.MkdirAll(dataDir, 0o700); err != nil {
 		return nil, err
 	}
-	if rootKeys != "" {
-		if err := copyRoots(rootKeys, dataDir); err != nil {
+	if err := durable.WriteFile(filepath.Join(dataDir, restoring), []byte(m.Created+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	for _, name := range left { // of the restore that was interrupted
+		if err := os.RemoveAll(filepath.Join(dataDir, name)); err != nil {
 			return nil, err
 		}
 	}
-	if err := haveRoots(m, dataDir); err != nil {
-		return nil, err
+	if rootKeys != "" {
+		err = copyRoots(rootKeys, dataDir)
 	}
-	if err := durable.WriteFile(filepath.Join(dataDir, restoring), []byte(m.Created+"\n"), 0o600); err != nil {
-		return nil, err
+	if err == nil {
+		err = haveRoots(m, dataDir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(filepath.Join(dataDir, restoring)))
 	}
 	if err := fill(ctx, dataDir, read); err != nil {
 		return nil, fmt.Errorf("restore %s: %w", archive, err)
@@ -260,10 +280,10 @@ func fill(ctx context.Context, dataDir string, read func(backup.Visitor) (*backu
 			return err
 		}
 		dirs = append(dirs, filepath.Dir(path))
-		out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if errors.Is(err, fs.ErrExist) && top == "root" {
+		if _, err := os.Stat(path); err == nil && top == "root" {
 			return nil // it was brought along
 		}
+		out, err := os.OpenFile(path+".part", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 		if err != nil {
 			return err
 		}
@@ -271,7 +291,10 @@ func fill(ctx context.Context, dataDir string, read func(backup.Visitor) (*backu
 		if _, err := io.Copy(out, body); err != nil {
 			return err
 		}
-		return out.Sync()
+		if err := out.Sync(); err != nil {
+			return err
+		}
+		return os.Rename(path+".part", path)
 	}})
 	for _, d := range slices.Compact(dirs) {
 		err = errors.Join(err, durable.SyncDir(d))
