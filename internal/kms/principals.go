@@ -47,6 +47,22 @@ func (s *Service) shown(tx *store.Tx, stored string) string {
 	return stored
 }
 
+// reportUnbound names, in the log, grants that builds from before the binding wrote
+// with the ARN of a user, role or session in place of the unique ID. Who that was cannot be
+// known any more: such a grant allows nothing, and can be listed and revoked.
+func (s *Service) reportUnbound() {
+	s.grants.Scan(s.store.Snapshot(), "", "", func(p string, g *Grant) bool {
+		for _, stored := range []string{g.Grantee, g.Retiring} {
+			if strings.HasPrefix(stored, "arn:") && (strings.Contains(stored, ":user/") || strings.Contains(stored, ":role/") || strings.Contains(stored, ":assumed-role/")) {
+				account, region, id := splitPath(keyPathOf(p))
+				s.log.Error("a grant of an older build names a principal that is not bound to a unique ID, and does not serve it: revoke the grant and make it again",
+					"key", keyARN(account, region, id), "grant", g.ID, "principal", stored)
+			}
+		}
+		return true
+	})
+}
+
 // bindPolicy is a checked key policy in the form in which it is stored.
 func (s *Service) bindPolicy(tx *store.Tx, doc *policy.Document) string {
 	return doc.WithPrincipals(func(p policy.PrincipalName) string {

@@ -1,11 +1,15 @@
 package kms
 
 import (
+	"context"
+	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"github.com/sealdesk/sealdesk/internal/store"
 )
 
 // remake deletes a principal and makes another under the same name.
@@ -96,4 +100,28 @@ func TestGrantToAccount(t *testing.T) {
 	b.fails(u, "RetireGrant", retire, "AccessDeniedException", "")
 	b.allow(u.Principal.ARN, `{"Effect":"Allow","Action":["kms:RetireGrant"],"Resource":"*"}`)
 	must[kms.RetireGrantOutput](b, u, "RetireGrant", retire)
+}
+
+// TestUnboundGrant: a grant that an older build stored under an ARN serves nobody who
+// has that ARN now, the log says so by name, and it can be revoked.
+func TestUnboundGrant(t *testing.T) {
+	b := newBench(t)
+	var log strings.Builder
+	b.s.log = slog.New(slog.NewTextHandler(&log, nil))
+	k := b.newKey(&kms.CreateKeyInput{})
+	u := b.user(acct, "u")
+	old := &Grant{ID: newMaterialID(), Grantee: u.Principal.ARN, Retiring: "arn:aws:iam::" + acct + ":root", IssuingAccount: acct, Operations: []string{"Encrypt"}, Created: b.clk.Now(), Seed: make([]byte, 16)}
+	kp := path(acct, region, *k.KeyId)
+	if err := b.st.Update(context.Background(), func(tx *store.Tx) error { return b.s.grants.Put(tx, kp+"/"+old.ID, old) }); err != nil {
+		t.Fatal(err)
+	}
+	must[kms.CreateGrantOutput](b, b.root(acct), "CreateGrant", grantOn(k, &u.Principal.ARN, "Decrypt"))
+	b.s.reportUnbound()
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, old.ID) || !strings.Contains(got, *k.Arn) || !strings.Contains(got, u.Principal.ARN) {
+		t.Errorf("the log = %q, want one line with key, grant and principal", got)
+	}
+	b.free = false
+	b.fails(u, "Encrypt", &kms.EncryptInput{KeyId: k.KeyId, Plaintext: []byte("x")}, "AccessDeniedException", "")
+	b.free = true
+	must[kms.RevokeGrantOutput](b, b.root(acct), "RevokeGrant", &kms.RevokeGrantInput{KeyId: k.KeyId, GrantId: &old.ID})
 }

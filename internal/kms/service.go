@@ -140,6 +140,7 @@ func (s *Service) now() time.Time { return s.cfg.Clock.Now().UTC().Truncate(time
 // imported material), connects custom key stores and writes down last usage, until
 // ctx ends. In a cluster the first two are done by one node at a time.
 func (s *Service) Run(ctx context.Context) {
+	s.reportUnbound()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { s.writeUsage(ctx) })
