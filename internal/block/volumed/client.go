@@ -23,8 +23,7 @@ type Client struct {
 
 // call sends one request. Events go to onEvent.
 func (c *Client) call(ctx context.Context, typ uint16, body any, key *secret.Bytes, onEvent func([]byte) error, out any) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", c.Socket)
+	conn, err := c.dial(ctx, typ)
 	if err != nil {
 		return fmt.Errorf("volumed: %w", err)
 	}
@@ -68,6 +67,26 @@ func (c *Client) call(ctx context.Context, typ uint16, body any, key *secret.Byt
 			}
 		default:
 			return fail(fmt.Errorf("%w: type %#x", errFrame, f.typ))
+		}
+	}
+}
+
+// startTime is how long a daemon may take to listen, after its start or its restart.
+const startTime = 5 * time.Second
+
+// dial connects. What a user asked for waits for a daemon that is about to start; who only looks is told at once.
+func (c *Client) dial(ctx context.Context, typ uint16) (net.Conn, error) {
+	var d net.Dialer
+	for start := time.Now(); ; {
+		conn, err := d.DialContext(ctx, "unix", c.Socket)
+		starting := errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)
+		if err == nil || !starting || typ == msgPing || typ == msgList || time.Since(start) > startTime {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

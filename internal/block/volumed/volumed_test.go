@@ -496,3 +496,23 @@ func TestObjectStore(t *testing.T) {
 		return nil
 	})
 }
+
+// TestDaemonStartsLate: what is asked for while the daemon starts waits for it; who only looks is told at once.
+func TestDaemonStartsLate(t *testing.T) {
+	dir := shortDir(t)
+	c := &Client{Socket: filepath.Join(dir, "control.sock")}
+	began := time.Now()
+	if _, err := c.Ping(t.Context()); !errors.Is(err, os.ErrNotExist) || time.Since(began) > 2*time.Second {
+		t.Errorf("Ping without a daemon = %v after %v, want at once that it is not there", err, time.Since(began))
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Create(t.Context(), CreateRequest{Dir: filepath.Join(dir, "v"), VolumeID: "vol-1", SizeBytes: 1 << 20, Key: testKey(7)})
+		done <- err
+	}()
+	time.Sleep(100 * time.Millisecond)
+	start(t, dir)
+	if err := <-done; err != nil {
+		t.Errorf("Create before the daemon listened: %v", err)
+	}
+}
