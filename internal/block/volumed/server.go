@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -59,6 +60,9 @@ func Main(cfg Config) error {
 	return Serve(ctx, cfg)
 }
 
+// lookEvery is the time between looks at the control socket.
+const lookEvery = 5 * time.Second
+
 type server struct {
 	cfg     Config
 	log     *slog.Logger
@@ -84,7 +88,7 @@ type attached struct {
 	anchor block.Anchor
 }
 
-// Serve runs the daemon until ctx ends, then flushes and closes every volume.
+// Serve runs the daemon until ctx ends or its control socket is removed, then flushes and closes every volume.
 func Serve(ctx context.Context, cfg Config) error {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -115,6 +119,12 @@ func Serve(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
+	wg.Go(func() {
+		if s.removed(ctx) {
+			cancel()
+			l.Close()
+		}
+	})
 	for {
 		c, err := l.AcceptUnix()
 		if err != nil {
@@ -134,6 +144,22 @@ func Serve(ctx context.Context, cfg Config) error {
 	_ = os.Remove(cfg.ControlSocket)
 	s.log.Info("volumed ended", "err", err)
 	return err
+}
+
+// removed waits until the control socket is gone, upon which nobody can reach this daemon any more, to
+// have a volume detached or another daemon take its place; it says whether that happened before ctx ended.
+func (s *server) removed(ctx context.Context) bool {
+	for tick := time.Tick(lookEvery); ; {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick:
+		}
+		if _, err := os.Lstat(s.cfg.ControlSocket); errors.Is(err, fs.ErrNotExist) {
+			s.log.Error("the control socket was removed: this daemon ends, and the keys it holds with it", "socket", s.cfg.ControlSocket)
+			return true
+		}
+	}
 }
 
 func (s *server) detachAll() error {

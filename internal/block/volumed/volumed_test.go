@@ -516,3 +516,30 @@ func TestDaemonStartsLate(t *testing.T) {
 		t.Errorf("Create before the daemon listened: %v", err)
 	}
 }
+
+// TestNobodyCanReachIt: a daemon whose directory is gone ends, and does not keep keys for nobody.
+func TestNobodyCanReachIt(t *testing.T) {
+	dir := shortDir(t)
+	c, stop := start(t, dir)
+	v := filepath.Join(t.TempDir(), "vol")
+	if _, err := c.Create(t.Context(), CreateRequest{VolumeID: "vol-1", Dir: v, SizeBytes: 1 << 20, Key: testKey(7)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Attach(t.Context(), AttachRequest{VolumeID: "vol-1", Dir: v, Socket: filepath.Join(dir, "v.sock"), Key: testKey(7)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(c.Socket); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if opened, err := block.Open(v, block.Options{Key: testKey(7)}); err == nil { // the daemon let go of it
+			opened.Close()
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("the daemon still holds its volume: %v", err)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Errorf("Serve = %v", err)
+	}
+}
