@@ -115,7 +115,7 @@ SEALDESK_ROOT_SECRET_ACCESS_KEY give the account and its root credentials.`,
 	f.StringVar(&cfg.Image, "image", "", "raw desktop image (default: the newest in DATA-DIR/images)")
 	f.StringVar(&cfg.ObjectStore, "object-store", "", "where volumes live, with the data directory as cache: s3://BUCKET/PREFIX?endpoint=URL&region=REGION (credentials from the shared files) or dir:/PATH")
 	f.BoolVar(&cfg.FlushToStore, "flush-to-store", false, "a guest's flush returns once it is in the object store, not only on this host's disk")
-	f.StringVar(&cfg.DiskTransport, "disk-transport", "nbd", "how desktops reach their disks: nbd, or vhost-user (faster, and young: docs/design/volume-speed.md)")
+	f.StringVar(&cfg.DiskTransport, "disk-transport", "vhost-user", "how desktops reach their disks: vhost-user where QEMU has it, or nbd")
 	f.BoolVar(&relaxed, "audit-written", false, "answer calls that change nothing once their record is written, not fsynced (survives a crash of the process, not a power cut)")
 	f.StringVar(&profile, "cpu-profile", "", "write a CPU profile (pprof) to this file until the server stops")
 	f.BoolVar(&cfg.StrictAWS, "strict-aws", false, "when a volume's key is refused let the volume vanish, as AWS does, instead of refusing the call with the reason")

@@ -69,7 +69,7 @@ type Config struct {
 	// from the AWS SDKs' shared files, or dir:/PATH. Empty: in DataDir. FlushToStore has a guest's flush reach it.
 	ObjectStore  string
 	FlushToStore bool
-	// DiskTransport is how desktops reach their disks: "nbd" (the default) or "vhost-user".
+	// DiskTransport is how desktops reach their disks: "vhost-user" (the default, where QEMU has it) or "nbd".
 	DiskTransport string
 	// Compute runs the desktops; nil: QEMU.
 	Compute compute.Driver

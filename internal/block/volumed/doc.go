@@ -11,7 +11,8 @@
 //   - The process writes no core dump, cannot be traced or read through /proc by others of its
 //     user (PR_SET_DUMPABLE 0), and locks its memory where it may.
 //   - Only processes of the same user may use the control socket (mode 0600, and SO_PEERCRED on both ends).
-//   - SIGTERM flushes and closes every volume and wipes every key before it ends.
+//   - SIGTERM flushes and closes every volume and wipes every key before it ends; so does the removal of its control socket,
+//     after which nobody could reach it.
 //   - After kill -9 nothing that was answered to a guest is lost. A new process knows no
 //     keys: the control plane attaches again with the same NBD socket path, whose stale
 //     file is replaced, and QEMU's reconnect-delay finds it there. A vhost-user front end

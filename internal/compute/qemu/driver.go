@@ -28,7 +28,7 @@ type Options struct {
 	// Image tells the path of the desktop image; the .kernel and .initrd beside it are what KVM is probed with. Nil, or
 	// no such files: auto means TCG.
 	Image          func() (string, error)
-	DiskTransport  string        // "nbd" (default) or "vhost-user", which is taken where server and QEMU have it
+	DiskTransport  string        // "vhost-user" (default), which is taken where server and QEMU have it, or "nbd"
 	ReconnectDelay time.Duration // how long requests to a lost disk wait before the machine is paused; default 30 s, whole seconds
 	StartTimeout   time.Duration // for QEMU to answer after its start; default 30 s
 	Log            *slog.Logger  // default slog.Default()
@@ -49,7 +49,7 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("accelerator %q, want auto, tcg or kvm", o.Accelerator)
 	}
 	if o.DiskTransport == "" {
-		o.DiskTransport = "nbd"
+		o.DiskTransport = "vhost-user"
 	}
 	if !slices.Contains([]string{"nbd", "vhost-user"}, o.DiskTransport) {
 		return fmt.Errorf("disk transport %q, want nbd or vhost-user", o.DiskTransport)
