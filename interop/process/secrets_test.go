@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -23,9 +24,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memory reads what a core dump of the process would hold: its private writable
-// mappings. found tells whether one of the needles is in it.
+// memory tells whether the needle is in what a core dump of the process would hold.
 func memory(t *testing.T, pid int, needle []byte) (found bool) {
+	t.Helper()
+	return copies(t, pid, needle) > 0
+}
+
+// copies reads what a core dump of the process would hold, its private writable
+// mappings, and counts the needle in it.
+func copies(t *testing.T, pid int, needle []byte) (found int) {
 	t.Helper()
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
@@ -48,8 +55,12 @@ func memory(t *testing.T, pid int, needle []byte) (found bool) {
 		const overlap = 64
 		for at := from; at < to; at += int64(len(buf)) - overlap {
 			n, err := mem.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
-			if bytes.Contains(buf[:n], needle) {
-				return true
+			for part := buf[:n]; ; found++ {
+				i := bytes.Index(part, needle)
+				if i < 0 || len(buf)-len(part)+i >= len(buf)-overlap { // the next part has it
+					break
+				}
+				part = part[i+1:]
 			}
 			if err != nil {
 				break
@@ -60,7 +71,55 @@ func memory(t *testing.T, pid int, needle []byte) (found bool) {
 	if read < 1<<20 {
 		t.Fatalf("only %d bytes of process %d could be read", read, pid)
 	}
-	return false
+	return found
+}
+
+// TestOneCopyOfTheRootKey: after starts, rotations, and hundreds of keys that were wrapped and
+// unwrapped, the root key is in memory once, where it is locked, and in no other form.
+func TestOneCopyOfTheRootKey(t *testing.T) {
+	s := newServer(t, nil)
+	use := func() {
+		c := kms.NewFromConfig(s.config())
+		for range 300 {
+			k, err := c.CreateKey(ctx, &kms.CreateKeyInput{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Encrypt(ctx, &kms.EncryptInput{KeyId: k.KeyMetadata.KeyId, Plaintext: []byte("x")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	check := func(when string, generation int) {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(s.data, "root", fmt.Sprintf("%08d.key", generation)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var f struct{ Sealed []byte }
+		if err := json.Unmarshal(text, &f); err != nil || len(f.Sealed) != 32 {
+			t.Fatalf("the root key file: %v, a key of %d bytes", err, len(f.Sealed))
+		}
+		if n := copies(t, s.cmd.Process.Pid, f.Sealed); n != 1 {
+			t.Errorf("%s the root key is in memory %d times, want once", when, n)
+		}
+		for form, b := range map[string]string{"base64": base64.StdEncoding.EncodeToString(f.Sealed), "hexadecimal": hex.EncodeToString(f.Sealed)} {
+			if n := copies(t, s.cmd.Process.Pid, []byte(b)); n != 0 {
+				t.Errorf("%s the root key is in memory %d times in %s", when, n, form)
+			}
+		}
+	}
+	use()
+	check("after its making", 1)
+	s.kill()
+	s.start()
+	use()
+	check("after a start", 1)
+	if out, err := s.command(nil, "root", "rotate").CombinedOutput(); err != nil {
+		t.Fatalf("root rotate: %v\n%s", err, out)
+	}
+	use()
+	check("after a rotation", 2)
 }
 
 // TestSecretsOfTheProcess: key material that a user imports and messages that are

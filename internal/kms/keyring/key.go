@@ -4,12 +4,14 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,9 +103,17 @@ func newKey(raw []byte) *Key {
 func rootID(raw []byte) (id ID) {
 	h := sha256.New()
 	h.Write([]byte("sealdesk root id\x00"))
-	h.Write(raw)
-	copy(id[:], h.Sum(nil))
+	copy(id[:], sumSecret(h, raw))
 	return id
+}
+
+// sumSecret is the sum of h with the secret last. A hash keeps the last block it was given,
+// so it is given another before it becomes garbage.
+func sumSecret(h hash.Hash, secret []byte) []byte {
+	h.Write(secret)
+	sum := h.Sum(nil)
+	h.Write(make([]byte, h.BlockSize()))
+	return sum
 }
 
 // wrappedUnder is the root key that a wrapped value names.
@@ -120,7 +130,10 @@ func needle(id ID) []byte {
 }
 
 func (r *Key) aead(purpose string, salt []byte) (cipher.AEAD, error) {
-	k, err := hkdf.Key(sha256.New, r.key.Expose(), salt, "sealdesk root wrap 1\x00"+purpose, 32)
+	h := hmac.New(sha256.New, salt) // HKDF-Extract, RFC 5869 section 2.2
+	prk := sumSecret(h, r.key.Expose())
+	defer secret.Zero(prk)
+	k, err := hkdf.Expand(sha256.New, prk, "sealdesk root wrap 1\x00"+purpose, 32)
 	if err != nil {
 		return nil, err
 	}

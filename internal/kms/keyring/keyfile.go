@@ -3,6 +3,7 @@ package keyring
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -47,8 +48,7 @@ func (f *KeyFile) head() []byte {
 func (f *KeyFile) check() string {
 	h := sha256.New()
 	h.Write(f.head())
-	h.Write(f.Sealed)
-	return hex.EncodeToString(h.Sum(nil)[:8])
+	return hex.EncodeToString(sumSecret(h, f.Sealed)[:8])
 }
 
 // ParseKeyFile reads a root key file and checks that it is whole; it opens nothing.
@@ -118,17 +118,24 @@ func FileName(generation int) string { return fmt.Sprintf("%08d.key", generation
 
 // write puts f into dir, in place of an older form of it, whose bytes are overwritten.
 func (f *KeyFile) write(dir string) (string, error) {
-	text, err := json.MarshalIndent(f, "", "  ")
+	// The encoder keeps what it was given in buffers of its own: it gets zeros for
+	// the key, which takes their place in the text.
+	form := *f
+	form.Sealed = make([]byte, len(f.Sealed))
+	text, err := json.MarshalIndent(form, "", "  ")
 	if err != nil {
 		return "", err
 	}
+	text = append(text, '\n')
 	defer secret.Zero(text)
+	place := bytes.Index(text, []byte(base64.StdEncoding.EncodeToString(form.Sealed)))
+	base64.StdEncoding.Encode(text[place:], f.Sealed)
 	path := filepath.Join(dir, FileName(f.Generation))
 	old, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err == nil {
 		defer old.Close()
 	}
-	if err := durable.WriteFile(path, append(text, '\n'), 0o600); err != nil {
+	if err := durable.WriteFile(path, text, 0o600); err != nil {
 		return "", err
 	}
 	if old != nil {
