@@ -668,6 +668,7 @@ func (v *Volume) Abandon() {
 	}
 	v.stopBackground()
 	v.ckptMu.Lock() // a checkpoint on its way ends first
+	//lint:ignore SA2001 nothing more is to be done under it, and release waits for others who may hold it
 	v.ckptMu.Unlock()
 	v.release()
 }

@@ -82,7 +82,6 @@ type fakeKMS struct {
 
 type fakeKey struct {
 	meta kmstypes.KeyMetadata
-	via  string // service through which alone it may be used, "" for any
 }
 
 type fakeGrant struct {
@@ -373,7 +372,6 @@ type fakePlane struct {
 
 	places  map[string]*fakePlace // by directory
 	served  map[string]*fakeServed
-	created []NewVolume
 	failing map[string]error // method → error
 }
 

@@ -161,6 +161,9 @@ func (c stores) works(key *string) (blob []byte) {
 	if err != nil {
 		c.Fatalf("ReEncrypt out of and into the store: %v", err)
 	}
+	if dec, err := c.Decrypt(ctx, &kms.DecryptInput{CiphertextBlob: re.CiphertextBlob}); err != nil || *dec.KeyId != *re.KeyId {
+		c.Errorf("Decrypt of what was encrypted anew: %v", err)
+	}
 	_, err = c.GenerateDataKeyPair(ctx, &kms.GenerateDataKeyPairInput{KeyId: key, KeyPairSpec: types.DataKeyPairSpecEccNistP256})
 	wantCode(c.T, "GenerateDataKeyPair", err, "UnsupportedOperationException")
 	_, err = c.EnableKeyRotation(ctx, &kms.EnableKeyRotationInput{KeyId: key})

@@ -50,7 +50,6 @@ type Store struct {
 	cancel   context.CancelFunc
 	done     chan struct{}
 	started  bool
-	failure  atomic.Pointer[error]
 
 	gate      sync.RWMutex // held, shared, from the check of forbidden to the end of a commit
 	forbidden [][]byte

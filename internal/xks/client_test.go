@@ -150,7 +150,7 @@ func TestBadReplies(t *testing.T) {
 		"error without name": {reply(500, "oops"), encrypt, xks.Malformed},
 		"unknown name":       {reply(400, `{"errorName":"Surprise"}`), encrypt, xks.Malformed},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "https://elsewhere.example.com/", 307)
+			http.Redirect(w, r, "https://elsewhere.example.com/", http.StatusTemporaryRedirect)
 		}, encrypt, xks.Malformed},
 		"throttled":           {reply(429, `{"errorName":"ThrottlingException","errorMessage":"slow"}`), encrypt, xks.Throttling},
 		"denied":              {reply(403, `{"errorName":"AccessDeniedException"}`), encrypt, xks.AccessDenied},
