@@ -10,7 +10,6 @@ import FormField from '@cloudscape-design/components/form-field';
 import Header from '@cloudscape-design/components/header';
 import Input from '@cloudscape-design/components/input';
 import Link from '@cloudscape-design/components/link';
-import Modal from '@cloudscape-design/components/modal';
 import SpaceBetween from '@cloudscape-design/components/space-between';
 import TopNavigation from '@cloudscape-design/components/top-navigation';
 import { I18nProvider } from '@cloudscape-design/components/i18n';
@@ -18,7 +17,7 @@ import { useCallback, useEffect, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 import { getLanguage, type Language, messages, setLanguage, t } from './lib/i18n';
 import { isDark, setDark } from './lib/theme';
-import { Empty, ErrorBox, Status, time, useAction } from './lib/ui';
+import { Confirm, Empty, ErrorBox, Status, time, useAction } from './lib/ui';
 import * as api from './portal/api';
 import { Viewer } from './portal/viewer';
 import './portal/portal.css';
@@ -125,7 +124,6 @@ const CONNECTING: Record<string, string> = {
 function List({ data, error, onConnect, onChange }: { data: api.Desktops; error: unknown; onConnect: (d: api.PortalDesktop) => void; onChange: () => void }) {
   const a = useAction();
   const [rebooting, setRebooting] = useState<api.PortalDesktop | null>(null);
-  const act = (d: api.PortalDesktop, what: 'start' | 'reboot') => a.run(() => api.act(d.id, what)).finally(onChange);
   return (
     <main className="portal-page">
       <ContentLayout header={<Header variant="h1" description={data.directory}>{t('My desktops')}</Header>}>
@@ -160,12 +158,12 @@ function List({ data, error, onConnect, onChange }: { data: api.Desktops; error:
                         {t('Connect')}
                       </Button>
                       {d.mayStart && (
-                        <Button loading={a.busy} onClick={() => void act(d, 'start')} ariaLabel={`${t('Start')} ${d.name}`}>
+                        <Button loading={a.busy} onClick={() => void a.run(() => api.act(d.id, 'start')).finally(onChange)} ariaLabel={`${t('Start')} ${d.name}`}>
                           {t('Start')}
                         </Button>
                       )}
                       {d.mayReboot && (
-                        <Button loading={a.busy} onClick={() => setRebooting(d)} ariaLabel={`${t('Reboot')} ${d.name}`}>
+                        <Button onClick={() => setRebooting(d)} ariaLabel={`${t('Reboot')} ${d.name}`}>
                           {t('Reboot')}
                         </Button>
                       )}
@@ -178,32 +176,17 @@ function List({ data, error, onConnect, onChange }: { data: api.Desktops; error:
         </SpaceBetween>
       </ContentLayout>
       {rebooting && (
-        <Modal
-          visible
-          header={`${t('Reboot')} ${rebooting.name}?`}
-          closeAriaLabel={t('Close')}
-          onDismiss={() => setRebooting(null)}
-          footer={
-            <Box float="right">
-              <SpaceBetween direction="horizontal" size="xs">
-                <Button variant="link" onClick={() => setRebooting(null)}>
-                  {t('Cancel')}
-                </Button>
-                <Button
-                  variant="primary"
-                  onClick={() => {
-                    void act(rebooting, 'reboot');
-                    setRebooting(null);
-                  }}
-                >
-                  {t('Reboot')}
-                </Button>
-              </SpaceBetween>
-            </Box>
-          }
+        <Confirm
+          title={`${t('Reboot')} ${rebooting.name}?`}
+          button={t('Reboot')}
+          onConfirm={() => api.act(rebooting.id, 'reboot')}
+          onClose={() => {
+            setRebooting(null);
+            onChange();
+          }}
         >
           {t('Programs are closed; what was not saved is lost. Your files stay.')}
-        </Modal>
+        </Confirm>
       )}
     </main>
   );

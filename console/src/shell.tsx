@@ -1,13 +1,10 @@
 import AppLayout from '@cloudscape-design/components/app-layout';
 import Autosuggest from '@cloudscape-design/components/autosuggest';
 import Box from '@cloudscape-design/components/box';
-import Button from '@cloudscape-design/components/button';
 import Flashbar from '@cloudscape-design/components/flashbar';
 import FormField from '@cloudscape-design/components/form-field';
 import Input from '@cloudscape-design/components/input';
-import Modal from '@cloudscape-design/components/modal';
 import SideNavigation, { type SideNavigationProps } from '@cloudscape-design/components/side-navigation';
-import SpaceBetween from '@cloudscape-design/components/space-between';
 import Spinner from '@cloudscape-design/components/spinner';
 import TopNavigation from '@cloudscape-design/components/top-navigation';
 import { lazy, Suspense, useCallback, useEffect, useState, useSyncExternalStore } from 'react';
@@ -17,7 +14,7 @@ import { type Language, t } from './lib/i18n';
 import { REGIONS } from './lib/regions';
 import * as session from './lib/session';
 import { isDark, setDark } from './lib/theme';
-import { ErrorBox, type Note, NoteContext, RegionContext, useAction, useFollow } from './lib/ui';
+import { Confirm, type Note, NoteContext, RegionContext, useFollow } from './lib/ui';
 
 const Home = lazy(() => import('./pages/home'));
 const Keys = lazy(() => import('./pages/kms-list'));
@@ -226,36 +223,15 @@ export function Shell({ language, onLanguage }: { language: Language; onLanguage
 function SwitchRole({ account, name, onClose }: { account: string; name: string; onClose: () => void }) {
   const [acct, setAcct] = useState(account);
   const [role, setRole] = useState('');
-  const a = useAction();
   return (
-    <Modal
-      visible
-      header={t('Switch role')}
-      closeAriaLabel={t('Close')}
-      onDismiss={onClose}
-      footer={
-        <Box float="right">
-          <SpaceBetween direction="horizontal" size="xs">
-            <Button variant="link" onClick={onClose}>
-              {t('Cancel')}
-            </Button>
-            <Button variant="primary" loading={a.busy} disabled={!role} onClick={() => a.run(() => switchRole(acct.trim(), role.trim(), name)).then((ok) => ok && onClose())}>
-              {t('Switch role')}
-            </Button>
-          </SpaceBetween>
-        </Box>
-      }
-    >
-      <SpaceBetween size="m">
-        <Box>{t('You get what the role may do, and lose what you may do yourself, until you switch back.')}</Box>
-        <FormField label={t('Account ID')}>
-          <Input value={acct} onChange={(e) => setAcct(e.detail.value)} />
-        </FormField>
-        <FormField label={t('Role name or ARN')}>
-          <Input value={role} onChange={(e) => setRole(e.detail.value)} />
-        </FormField>
-        <ErrorBox error={a.error} />
-      </SpaceBetween>
-    </Modal>
+    <Confirm title={t('Switch role')} button={t('Switch role')} disabled={!role} onConfirm={() => switchRole(acct.trim(), role.trim(), name)} onClose={onClose}>
+      <Box>{t('You get what the role may do, and lose what you may do yourself, until you switch back.')}</Box>
+      <FormField label={t('Account ID')}>
+        <Input value={acct} onChange={(e) => setAcct(e.detail.value)} />
+      </FormField>
+      <FormField label={t('Role name or ARN')}>
+        <Input value={role} onChange={(e) => setRole(e.detail.value)} />
+      </FormField>
+    </Confirm>
   );
 }

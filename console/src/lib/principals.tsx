@@ -2,8 +2,6 @@
 
 import Alert from '@cloudscape-design/components/alert';
 import Box from '@cloudscape-design/components/box';
-import Button from '@cloudscape-design/components/button';
-import Modal from '@cloudscape-design/components/modal';
 import SpaceBetween from '@cloudscape-design/components/space-between';
 import Table from '@cloudscape-design/components/table';
 import TextFilter from '@cloudscape-design/components/text-filter';
@@ -13,7 +11,7 @@ import { useState } from 'react';
 import * as client from './clients';
 import { pages } from './clients';
 import { t } from './i18n';
-import { Empty, ErrorBox, useAction, useLoad } from './ui';
+import { Confirm, Empty, ErrorBox, useLoad } from './ui';
 
 export interface Principal {
   arn: string;
@@ -97,33 +95,11 @@ interface AddProps {
 
 export function AddPrincipals({ title, text, without, onAdd, onClose }: AddProps) {
   const [chosen, setChosen] = useState<string[]>([]);
-  const a = useAction();
   return (
-    <Modal
-      visible
-      size="large"
-      header={title}
-      closeAriaLabel={t('Close')}
-      onDismiss={() => onClose(false)}
-      footer={
-        <Box float="right">
-          <SpaceBetween direction="horizontal" size="xs">
-            <Button variant="link" onClick={() => onClose(false)}>
-              {t('Cancel')}
-            </Button>
-            <Button variant="primary" disabled={chosen.length === 0} loading={a.busy} onClick={() => a.run(() => onAdd(chosen)).then((ok) => ok && onClose(true))}>
-              {t('Add')}
-            </Button>
-          </SpaceBetween>
-        </Box>
-      }
-    >
-      <SpaceBetween size="m">
-        <Box>{text}</Box>
-        <PrincipalTable label={title} selected={chosen} onChange={setChosen} without={without} />
-        {chosen.length > 50 && <Alert type="warning">{t('A key policy holds 32 KB: consider a role instead of many users.')}</Alert>}
-        <ErrorBox error={a.error} />
-      </SpaceBetween>
-    </Modal>
+    <Confirm title={title} button={t('Add')} wide disabled={chosen.length === 0} onConfirm={() => onAdd(chosen)} onClose={onClose}>
+      <Box>{text}</Box>
+      <PrincipalTable label={title} selected={chosen} onChange={setChosen} without={without} />
+      {chosen.length > 50 && <Alert type="warning">{t('A key policy holds 32 KB: consider a role instead of many users.')}</Alert>}
+    </Confirm>
   );
 }

@@ -256,7 +256,7 @@ export interface ConfirmProps {
   wide?: boolean;
 }
 
-/** Asks before something that cannot be taken back. */
+/** A dialog that asks, for consent or for what a form needs, does it, and shows why it failed. */
 export function Confirm(p: ConfirmProps) {
   const [text, setText] = useState('');
   const a = useAction();

@@ -1,13 +1,11 @@
 import { CreateDirectoryCommand, DeleteDirectoryCommand, type DirectoryDescription, DescribeDirectoriesCommand, DirectorySize } from '@aws-sdk/client-directory-service';
 import { DeregisterWorkspaceDirectoryCommand, DescribeWorkspaceDirectoriesCommand, RegisterWorkspaceDirectoryCommand, type WorkspaceDirectory } from '@aws-sdk/client-workspaces';
 import Alert from '@cloudscape-design/components/alert';
-import Box from '@cloudscape-design/components/box';
 import Button from '@cloudscape-design/components/button';
 import ButtonDropdown from '@cloudscape-design/components/button-dropdown';
 import FormField from '@cloudscape-design/components/form-field';
 import Input from '@cloudscape-design/components/input';
 import Link from '@cloudscape-design/components/link';
-import Modal from '@cloudscape-design/components/modal';
 import SpaceBetween from '@cloudscape-design/components/space-between';
 import { useState } from 'react';
 import { ds, pages, workspaces } from '../lib/clients';
@@ -129,37 +127,15 @@ export default function Directories() {
 function CreateDirectory({ region, onClose }: { region: string; onClose: () => void }) {
   const [name, setName] = useState('');
   const [password, setPassword] = useState('');
-  const a = useAction();
-  const run = () =>
-    a.run(async () => (await ds(region)).send(new CreateDirectoryCommand({ Name: name.trim(), Password: password, Size: DirectorySize.SMALL }))).then((ok) => ok && onClose());
+  const run = async () => (await ds(region)).send(new CreateDirectoryCommand({ Name: name.trim(), Password: password, Size: DirectorySize.SMALL }));
   return (
-    <Modal
-      visible
-      header={t('Create directory')}
-      closeAriaLabel={t('Close')}
-      onDismiss={onClose}
-      footer={
-        <Box float="right">
-          <SpaceBetween direction="horizontal" size="xs">
-            <Button variant="link" onClick={onClose}>
-              {t('Cancel')}
-            </Button>
-            <Button variant="primary" loading={a.busy} disabled={!name.trim() || !password} onClick={() => void run()}>
-              {t('Create directory')}
-            </Button>
-          </SpaceBetween>
-        </Box>
-      }
-    >
-      <SpaceBetween size="m">
-        <FormField label={t('Directory DNS name')} description={t('A full name, such as corp.example.com.')}>
-          <Input value={name} onChange={(e) => setName(e.detail.value)} placeholder="corp.example.com" autoComplete={false} />
-        </FormField>
-        <FormField label={t('Administrator password')} description={t('At least 8 characters with three of: lower case, upper case, digits, others.')}>
-          <Input type="password" value={password} onChange={(e) => setPassword(e.detail.value)} autoComplete="new-password" />
-        </FormField>
-        <ErrorBox error={a.error} />
-      </SpaceBetween>
-    </Modal>
+    <Confirm title={t('Create directory')} button={t('Create directory')} disabled={!name.trim() || !password} onConfirm={run} onClose={onClose}>
+      <FormField label={t('Directory DNS name')} description={t('A full name, such as corp.example.com.')}>
+        <Input value={name} onChange={(e) => setName(e.detail.value)} placeholder="corp.example.com" autoComplete={false} />
+      </FormField>
+      <FormField label={t('Administrator password')} description={t('At least 8 characters with three of: lower case, upper case, digits, others.')}>
+        <Input type="password" value={password} onChange={(e) => setPassword(e.detail.value)} autoComplete="new-password" />
+      </FormField>
+    </Confirm>
   );
 }

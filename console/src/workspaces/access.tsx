@@ -19,7 +19,6 @@ import Container from '@cloudscape-design/components/container';
 import FormField from '@cloudscape-design/components/form-field';
 import Header from '@cloudscape-design/components/header';
 import Input from '@cloudscape-design/components/input';
-import Modal from '@cloudscape-design/components/modal';
 import SpaceBetween from '@cloudscape-design/components/space-between';
 import Table from '@cloudscape-design/components/table';
 import Textarea from '@cloudscape-design/components/textarea';
@@ -27,7 +26,7 @@ import Toggle from '@cloudscape-design/components/toggle';
 import { useState } from 'react';
 import { workspaces } from '../lib/clients';
 import { t } from '../lib/i18n';
-import { ErrorBox, useAction } from '../lib/ui';
+import { Confirm, ErrorBox, useAction } from '../lib/ui';
 
 interface Props {
   region: string;
@@ -134,38 +133,17 @@ export function AccessSettings({ region, directory: d, groups, onChange }: Props
 function CreateGroup({ region, onClose }: { region: string; onClose: (done: boolean) => void }) {
   const [name, setName] = useState('');
   const [rules, setRules] = useState('');
-  const a = useAction();
   const list = rules.split(/[\s,]+/).filter(Boolean);
-  const run = () => a.run(async () => (await workspaces(region)).send(new CreateIpGroupCommand({ GroupName: name.trim(), UserRules: list.map((ipRule) => ({ ipRule })) }))).then((ok) => ok && onClose(true));
+  const run = async () => (await workspaces(region)).send(new CreateIpGroupCommand({ GroupName: name.trim(), UserRules: list.map((ipRule) => ({ ipRule })) }));
   return (
-    <Modal
-      visible
-      header={t('Create IP group')}
-      closeAriaLabel={t('Close')}
-      onDismiss={() => onClose(false)}
-      footer={
-        <Box float="right">
-          <SpaceBetween direction="horizontal" size="xs">
-            <Button variant="link" onClick={() => onClose(false)}>
-              {t('Cancel')}
-            </Button>
-            <Button variant="primary" loading={a.busy} disabled={!name.trim() || list.length === 0} onClick={() => void run()}>
-              {t('Create IP group')}
-            </Button>
-          </SpaceBetween>
-        </Box>
-      }
-    >
-      <SpaceBetween size="m">
-        <FormField label={t('Name')}>
-          <Input value={name} onChange={(e) => setName(e.detail.value)} />
-        </FormField>
-        <FormField label={t('Addresses')} description={t('One range a line, such as 203.0.113.0/24.')}>
-          <Textarea value={rules} onChange={(e) => setRules(e.detail.value)} rows={4} />
-        </FormField>
-        <Alert type="info">{t('It applies when you switch it on for a directory. Make sure that your own users are in it.')}</Alert>
-        <ErrorBox error={a.error} />
-      </SpaceBetween>
-    </Modal>
+    <Confirm title={t('Create IP group')} button={t('Create IP group')} disabled={!name.trim() || list.length === 0} onConfirm={run} onClose={onClose}>
+      <FormField label={t('Name')}>
+        <Input value={name} onChange={(e) => setName(e.detail.value)} />
+      </FormField>
+      <FormField label={t('Addresses')} description={t('One range a line, such as 203.0.113.0/24.')}>
+        <Textarea value={rules} onChange={(e) => setRules(e.detail.value)} rows={4} />
+      </FormField>
+      <Alert type="info">{t('It applies when you switch it on for a directory. Make sure that your own users are in it.')}</Alert>
+    </Confirm>
   );
 }
