@@ -42,9 +42,9 @@ func (v *Volume) occupancy() (o occupancy) {
 	seg := int64(v.segSlots)
 	part := func(p float64) int64 { return int64(p * float64(o.live)) }
 	o.moved = min(max(part(awaiting), 4*seg), 1<<30/BlockSize)
-	// The open segments and the spare have to fit in too, except in a volume so small that nothing would be left to it.
-	o.limit = part(maxDead) - min(o.moved+4*seg, part(maxDead)/2)
-	o.limit = max(o.limit, min(3*seg, v.Size()/BlockSize/4))
+	// The open segments and the spare have to fit in too, except in a volume so small (by default: below some 350 MiB) that
+	// it would be compacted all the time for what is only a few segments.
+	o.limit = max(part(maxDead)-o.moved-4*seg, min(16*seg, v.Size()/BlockSize/2))
 	o.from = o.limit - min(max(part(paceBand), 2*seg), o.limit/3)
 	return o
 }

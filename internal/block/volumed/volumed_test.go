@@ -453,20 +453,21 @@ func TestObjectStore(t *testing.T) {
 		return nil, "", nil
 	}
 	c, dir, stop := daemon()
-	if _, err := c.Create(ctx, CreateRequest{VolumeID: "vol-1", Dir: filepath.Join(dir, "v"), SizeBytes: 16 << 20, Key: testKey(1)}); err != nil {
+	if _, err := c.Create(ctx, CreateRequest{VolumeID: "vol-1", Dir: filepath.Join(dir, "vol-1"), SizeBytes: 16 << 20, Key: testKey(1)}); err != nil {
 		t.Fatal(err)
 	}
-	use := func(c *Client, dir string) *nbd.Client {
-		r := AttachRequest{VolumeID: "vol-1", Dir: filepath.Join(dir, "v"), Socket: filepath.Join(dir, "s"), Key: testKey(1)}
+	attach := func(c *Client, dir, volume string) *nbd.Client {
+		r := AttachRequest{VolumeID: volume, Dir: filepath.Join(dir, volume), Socket: filepath.Join(dir, volume+".s"), Key: testKey(1)}
 		if _, err := c.Attach(ctx, r); err != nil {
 			t.Fatal(err)
 		}
-		d, err := nbd.Dial(ctx, r.Socket, "vol-1")
+		d, err := nbd.Dial(ctx, r.Socket, volume)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return d
 	}
+	use := func(c *Client, dir string) *nbd.Client { return attach(c, dir, "vol-1") }
 	d := use(c, dir)
 	if _, err := d.WriteAt(bytes.Repeat([]byte{7}, 1<<20), 4096); err != nil {
 		t.Fatal(err)
@@ -475,10 +476,30 @@ func TestObjectStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Close()
+	// A snapshot is this host's alone; a volume made of it is in the store like any.
+	snap := filepath.Join(dir, "snap")
+	if _, err := c.Snapshot(ctx, SnapshotRequest{VolumeID: "vol-1", SnapshotID: "snap-1", Dir: snap}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Clone(ctx, CloneRequest{From: snap, Dir: filepath.Join(dir, "vol-2"), VolumeID: "vol-2", SourceKey: testKey(1)}); err != nil {
+		t.Fatal(err)
+	}
+	attach(c, dir, "vol-2").Close()
 	stop()
 	c, dir, _ = daemon()
-	d = use(c, dir)
 	p := make([]byte, 1<<20)
+	d = attach(c, dir, "vol-2")
+	if _, err := d.ReadAt(p, 4096); err != nil || !bytes.Equal(p, bytes.Repeat([]byte{7}, 1<<20)) {
+		t.Errorf("the other host reads something else of the clone: %v", err)
+	}
+	d.Close()
+	if _, err := c.Detach(ctx, "vol-2"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Destroy(ctx, "vol-2", filepath.Join(dir, "vol-2")); err != nil {
+		t.Error(err)
+	}
+	d = use(c, dir)
 	if _, err := d.ReadAt(p, 4096); err != nil || !bytes.Equal(p, bytes.Repeat([]byte{7}, 1<<20)) {
 		t.Errorf("the other host reads something else: %v", err)
 	}
@@ -486,7 +507,7 @@ func TestObjectStore(t *testing.T) {
 	if _, err := c.Detach(ctx, "vol-1"); err != nil {
 		t.Error(err)
 	}
-	if err := c.Destroy(ctx, "vol-1", filepath.Join(dir, "v")); err != nil {
+	if err := c.Destroy(ctx, "vol-1", filepath.Join(dir, "vol-1")); err != nil {
 		t.Error(err)
 	}
 	_ = filepath.Walk(place[len("dir:"):], func(p string, fi os.FileInfo, err error) error {
