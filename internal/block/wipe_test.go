@@ -36,16 +36,31 @@ func findInMemory(t *testing.T, masked []byte, mask byte) (found []string) {
 		}
 		for at := lo; at < hi; at += int64(len(buf) - 64) {
 			n, _ := mem.ReadAt(buf[:min(int64(len(buf)), hi-at)], at)
-			for i := range buf[:n] {
-				buf[i] ^= mask
-			}
-			if i := bytes.Index(buf[:n], masked); i >= 0 {
-				found = append(found, fmt.Sprintf("%#x in %s", at+int64(i), sc.Text()))
+			// Nothing is unmasked for that: buf is memory that is searched too.
+			for i := 0; i+len(masked) <= n; i++ {
+				k := bytes.IndexByte(buf[i:n], masked[0]^mask)
+				if k < 0 {
+					break
+				}
+				if i += k; i+len(masked) <= n && same(buf[i:], masked, mask) {
+					found = append(found, fmt.Sprintf("%#x in %s", at+int64(i), sc.Text()))
+					break
+				}
 			}
 		}
 		clear(buf)
 	}
 	return found
+}
+
+// same says whether b begins with what masked stands for.
+func same(b, masked []byte, mask byte) bool {
+	for i, m := range masked {
+		if b[i]^mask != m {
+			return false
+		}
+	}
+	return true
 }
 
 // TestKeyIsWiped looks for the data key and a block key in the process's memory, while
