@@ -3,10 +3,12 @@ package kms
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/sealdesk/sealdesk/internal/kms/pkcs11"
 	"github.com/sealdesk/sealdesk/internal/kms/pkcs11/softhsm"
@@ -73,4 +75,18 @@ func TestDeletionDestroysTheTokensKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	must[kms.DeleteCustomKeyStoreOutput](b, c, "DeleteCustomKeyStore", &kms.DeleteCustomKeyStoreInput{CustomKeyStoreId: id})
+}
+
+// TestHSMFaults: what a token reports, as AWS's ConnectionErrorCode. Not all of it can be had
+// from SoftHSM, which locks no PIN.
+func TestHSMFaults(t *testing.T) {
+	for err, want := range map[error]types.ConnectionErrorCodeType{
+		pkcs11.ErrPIN: "INVALID_CREDENTIALS", pkcs11.ErrPINLocked: "USER_LOCKED_OUT", pkcs11.ErrNoUser: "USER_NOT_FOUND",
+		pkcs11.ErrNoToken: "INSUFFICIENT_CLOUDHSM_HSMS", pkcs11.ErrTokenGone: "NETWORK_ERRORS", pkcs11.ErrModule: "INTERNAL_ERROR", errors.New("anything else"): "INTERNAL_ERROR",
+	} {
+		var f *fault
+		if got := hsmFault(fmt.Errorf("log in: %w", err)); !errors.As(got, &f) || f.code != want {
+			t.Errorf("%v: %v, want %s", err, got, want)
+		}
+	}
 }

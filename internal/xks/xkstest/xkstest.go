@@ -173,8 +173,8 @@ func (p *Proxy) Stop() {
 	p.srv.Close()
 }
 
-// New starts a proxy with the path prefix.
-func New(t testing.TB, prefix string) *Proxy {
+// New starts a proxy with the path prefix. change may change what it asks of TLS.
+func New(t testing.TB, prefix string, change ...func(*tls.Config)) *Proxy {
 	t.Helper()
 	p := &Proxy{Token: &Token{}, Log: &Log{}}
 	h, err := proxy.New(proxy.Config{Token: p.Token, Prefix: prefix, Logger: slog.New(slog.NewTextHandler(p.Log, nil)),
@@ -197,6 +197,9 @@ func New(t testing.TB, prefix string) *Proxy {
 		h.ServeHTTP(w, r)
 	}))
 	p.srv.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	for _, f := range change {
+		f(p.srv.TLS)
+	}
 	p.srv.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelError)
 	p.srv.StartTLS()
 	p.Address = p.srv.Listener.Addr().(*net.TCPAddr).String()
