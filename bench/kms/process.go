@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sealdesk/sealdesk/internal/block/volumed"
 )
 
 // process is a server under measurement.
@@ -54,27 +57,16 @@ func start(dir string, env []string, argv ...string) (*process, error) {
 	return nil, fmt.Errorf("%s did not start: %s", argv[0], text)
 }
 
-// stop ends the process and those it started.
+// stop ends the process and the volumed that it started, which would outlive it.
 func (p *process) stop() {
-	for _, child := range children(p.cmd.Process.Pid) {
-		_ = syscall.Kill(child, syscall.SIGTERM)
-	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	_ = p.cmd.Wait()
-}
-
-func children(pid int) []int {
-	var out []int
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, l := range lists {
-		b, _ := os.ReadFile(l)
-		for _, f := range bytes.Fields(b) {
-			if n, err := strconv.Atoi(string(f)); err == nil {
-				out = append(out, n)
-			}
-		}
+	c := volumed.Client{Socket: filepath.Join(p.dir, "run", "volumed.sock")}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if i, err := c.Ping(ctx); err == nil {
+		_ = syscall.Kill(i.PID, syscall.SIGTERM)
 	}
-	return out
 }
 
 // cpu is the CPU time that the process has used, in steps of 10 ms.
