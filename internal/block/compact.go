@@ -24,7 +24,7 @@ const (
 	firstPace = 50 * time.Microsecond // for one block, until it was measured: 80 MiB/s
 )
 
-// occupancy is what sealed segments hold, in slots. Caller holds v.mu.
+// occupancy is what sealed segments hold, in slots.
 type occupancy struct {
 	live, dead int64 // without segments that are dead as a whole and only wait for a checkpoint
 	limit      int64 // of dead, over which writers wait for compaction
@@ -32,6 +32,7 @@ type occupancy struct {
 	moved      int64 // how much is moved away before a checkpoint
 }
 
+// occupancy looks at all segments. Caller holds v.mu.
 func (v *Volume) occupancy() (o occupancy) {
 	for _, s := range v.segs {
 		if s.sealed && !s.keep && !s.moved && s.live > 0 {

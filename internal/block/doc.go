@@ -13,8 +13,9 @@
 //     of the writes in their order.
 //   - Durability: Flush returns when it is durable. When a sync fails nothing is guessed:
 //     every later call fails with ErrFailed until the volume is opened again.
-//   - Thinness: Discard and WriteZeroes give space back; what is dead is removed, half
-//     dead is compacted in the background at a bounded rate. A full disk is ErrNoSpace and loses nothing.
+//   - Thinness: Discard and WriteZeroes give space back; what is dead is removed, what is
+//     mostly dead is compacted in the background: a volume keeps within about 1.5 times what is alive in it,
+//     and slows writers down rather than grow beyond. A full disk is ErrNoSpace and loses nothing.
 //
 // # Use
 //

@@ -43,7 +43,7 @@ type Options struct {
 	MapCachePages int // default 16384 (64 MiB, maps 8 GiB)
 	// MaxOpenSegments bounds open segment files.
 	MaxOpenSegments int // default 128
-	// CompactBytesPerSecond bounds background compaction; negative: none.
+	// CompactBytesPerSecond bounds compaction while no writer waits for it; negative: no compaction.
 	CompactBytesPerSecond int64 // default 64 MiB/s
 	// SegmentSlots is the size of new segments in 4 KiB slots (Create only; default 2048, 8 MiB).
 	SegmentSlots uint32
