@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/directoryservice"
 	dstypes "github.com/aws/aws-sdk-go-v2/service/directoryservice/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/workspaces"
 
 	"github.com/sealdesk/sealdesk/internal/app/apptest"
@@ -176,6 +177,10 @@ func TestRadius(t *testing.T) {
 			_ = signIn("jane", c.Password, code) // forgets jane's wrong guesses
 		}
 	}
+	c.Admin.Name, c.Admin.Password = "alex", "Battery-Staple-7"
+	must[*iam.CreateUserOutput](t, "create user")(s.IAM().CreateUser(ctx, &iam.CreateUserInput{UserName: &c.Admin.Name}))
+	must[*iam.CreateLoginProfileOutput](t, "set password")(s.IAM().CreateLoginProfile(ctx, &iam.CreateLoginProfileInput{UserName: &c.Admin.Name, Password: &c.Admin.Password}))
+	must[*iam.AttachUserPolicyOutput](t, "attach")(s.IAM().AttachUserPolicy(ctx, &iam.AttachUserPolicyInput{UserName: &c.Admin.Name, PolicyArn: aws.String("arn:aws:iam::aws:policy/AdministratorAccess")}))
 	t.Run("page", func(t *testing.T) {
 		top := needBrowser(t)
 		told, err := json.Marshal(c)

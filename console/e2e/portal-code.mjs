@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { accessible, healthy, open, server, shot } from './browser.mjs';
+import { accessible, console_, healthy, open, server, shot } from './browser.mjs';
 
 test('a directory that asks for a code, at the portal', async () => {
   for (const [language, words] of Object.entries({ en: ['User name', 'Password', 'Sign in', 'My desktops'], ja: ['ユーザー名', 'パスワード', 'サインイン', 'マイデスクトップ'] })) {
@@ -28,4 +28,12 @@ test('a directory that asks for a code, at the portal', async () => {
     await healthy(page);
     await page.context().close();
   }
+});
+
+test('the directory in the console says how its second factor does', async () => {
+  const page = await console_(`/console/directories/${server.directoryId}`);
+  await page.getByText('Completed: MS-CHAPv2, 127.0.0.1').waitFor();
+  await accessible(page, 'a directory with a second factor');
+  await shot(page, 'directory-radius');
+  await healthy(page);
 });

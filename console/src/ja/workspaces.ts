@@ -1,5 +1,6 @@
 // Words as in the Japanese console of AWS, where it has them.
 export const workspaces: Record<string, string> = {
+  'Second factor (RADIUS)': '第 2 要素 (RADIUS)',
   'Access to desktops': 'デスクトップへのアクセス',
   Action: 'アクション',
   Actions: 'アクション',

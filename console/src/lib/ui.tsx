@@ -99,7 +99,7 @@ export function ErrorBox({ error, title }: { error: unknown; title?: string }) {
 export function Status({ value, label }: { value: string | undefined; label?: string }) {
   const v = value ?? '';
   let type: StatusIndicatorProps.Type = 'info';
-  if (/^(AVAILABLE|Enabled|Active|available|in-use|completed|REGISTERED|CONNECTED|Allowed|allowed)$/.test(v)) type = 'success';
+  if (/^(AVAILABLE|Enabled|Active|available|in-use|completed|Completed|REGISTERED|CONNECTED|Allowed|allowed)$/.test(v)) type = 'success';
   else if (/^(ERROR|FAILED|UNHEALTHY|IMPAIRED|error|Failed|Unavailable|Inoperable|denied|explicitDeny|implicitDeny)$/.test(v)) type = 'error';
   else if (/^(STOPPED|TERMINATED|SUSPENDED|Disabled|DISCONNECTED|deleted|Deleted)$/.test(v)) type = 'stopped';
   else if (/^(PendingDeletion|PendingImport|PendingReplicaDeletion|Impaired)$/.test(v)) type = 'warning';

@@ -52,11 +52,12 @@ export default function DirectoryPage() {
       <SpaceBetween size="l">
         <Container header={<Header variant="h2">{t('Summary')}</Header>}>
           <KeyValuePairs
-            columns={4}
+            columns={3}
             items={[
               { label: t('Status'), value: <Status value={d?.Stage} /> },
               { label: t('Type'), value: d?.Type ?? '-' },
               { label: t('Registration code'), value: <Copy text={registration?.RegistrationCode} /> },
+              { label: t('Second factor (RADIUS)'), value: d?.RadiusStatus ? <Status value={d.RadiusStatus} label={`${d.RadiusStatus}: ${d.RadiusSettings?.AuthenticationProtocol}, ${[...(d.RadiusSettings?.RadiusServers ?? []), ...(d.RadiusSettings?.RadiusServersIpv6 ?? [])].join(', ')}`} /> : '-' },
               { label: t("The users' portal"), value: registration ? <Copy text={`${location.origin}/portal/${id}`} /> : t('Not registered with WorkSpaces') },
             ]}
           />
