@@ -178,7 +178,7 @@ func (w *world) mayRetire(a *actor, g *held) bool {
 // more than key policy, IAM and grants allow, nor less; and what a caller hands on by a
 // grant that it holds is never wider than that grant.
 func TestNobodyGetsMore(t *testing.T) {
-	seeds, steps := 6, 4000
+	seeds, steps := 4, 2000
 	if testing.Short() {
 		seeds, steps = 1, 500
 	}
