@@ -19,6 +19,7 @@ test('an external key store: refused, created, connected, a key in it, changed, 
   await page.getByText('No custom key stores').waitFor();
   await accessible(page, 'no custom key stores');
   await page.getByRole('button', { name: 'Create key store' }).click();
+  await page.getByLabel('Key store name').waitFor(); // the page before has a button of the same name
   const create = page.getByRole('button', { name: 'Create key store' });
   assert.ok(await create.isDisabled());
   await page.getByLabel('Key store name').fill('vault');
