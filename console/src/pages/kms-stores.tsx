@@ -322,7 +322,7 @@ function Fields({ form, onChange, editing = '' }: { form: Form; onChange: (f: Fo
     <SpaceBetween size="l">
       {text('name', t('Key store name'), t('It is not secret, and is recorded in CloudTrail.'))}
       {!form.external ? (
-        <>
+        <SpaceBetween size="l">
           {text('cluster', t('CloudHSM cluster ID'), t('A cluster in the configuration of the server, which no other key store uses.'), { disabled: live, placeholder: 'cluster-…' })}
           {!editing && (
             <FormField label={t('Trust anchor certificate')} description={t('The certificate (PEM) with which the cluster was initialised, customerCA.crt.')}>
@@ -330,9 +330,9 @@ function Fields({ form, onChange, editing = '' }: { form: Form; onChange: (f: Fo
             </FormField>
           )}
           {text('password', t('Password of kmsuser'), kept, { type: 'password', disabled: live })}
-        </>
+        </SpaceBetween>
       ) : (
-        <>
+        <SpaceBetween size="l">
           <FormField label={t('Proxy connectivity')}>
             <RadioGroup
               value={form.connectivity}
@@ -348,7 +348,7 @@ function Fields({ form, onChange, editing = '' }: { form: Form; onChange: (f: Fo
           {text('path', t('Proxy URI path'), t('It ends with /kms/xks/v1.'))}
           {text('accessKeyId', t('Proxy credential: access key ID'), t('20 to 30 capital letters and digits 2 to 7.'))}
           {text('secret', t('Proxy credential: secret access key'), kept || t('43 to 64 letters, digits and + / =. It is kept encrypted and never shown again.'), { type: 'password' })}
-        </>
+        </SpaceBetween>
       )}
     </SpaceBetween>
   );
