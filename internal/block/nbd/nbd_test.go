@@ -472,6 +472,40 @@ func TestInteropQEMU(t *testing.T) {
 	run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", url, url2)
 }
 
+// What libnbd's shell says of the export, and what it reads of what it wrote.
+func TestInteropNbdsh(t *testing.T) {
+	tool(t, "nbdsh")
+	sock, v := export(t, 64<<20)
+	// The module nbd is in the Python of the system, whatever other python3 comes first.
+	run(t, "env", "PATH=/usr/bin:/bin", "nbdsh", "--base-allocation", "-u", "nbd+unix:///?socket="+sock, "-c", `
+import errno
+assert h.get_size() == 64 << 20 and not h.is_read_only()
+assert h.can_flush() and h.can_fua() and h.can_trim() and h.can_zero() and h.can_multi_conn()
+assert h.get_structured_replies_negotiated() and h.can_meta_context("base:allocation")
+h.pwrite(b"\x5a" * 8192, 1 << 20, nbd.CMD_FLAG_FUA)
+h.pwrite(b"\x33" * 512, (1 << 20) + 4096 - 512)
+h.flush()
+assert h.pread(8192, 1 << 20) == b"\x5a" * 3584 + b"\x33" * 512 + b"\x5a" * 4096
+extents = []
+def extent(context, offset, entries, error):
+    extents.extend(entries)
+h.block_status(2 << 20, 0, extent)
+assert sum(extents[0::2]) == 2 << 20, extents
+assert extents[1] & nbd.STATE_HOLE and 0 in extents[1::2], extents
+h.trim(4096, 1 << 20)
+h.zero(4096, (1 << 20) + 4096, nbd.CMD_FLAG_NO_HOLE)
+assert h.pread(8192, 1 << 20) == bytes(8192)
+try:
+    h.pread(4096, 64 << 20)
+    assert False, "a read beyond the end succeeded"
+except nbd.Error as e:
+    assert e.errnum in (errno.EINVAL, errno.ENOSPC), e
+`)
+	if err := v.Verify(nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestInteropFio(t *testing.T) {
 	tool(t, "fio")
 	if out, _ := exec.Command("fio", "--enghelp").CombinedOutput(); !strings.Contains(string(out), "nbd") {
