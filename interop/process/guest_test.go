@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -311,7 +312,7 @@ func (r *results) held(t *testing.T, disks, what []string) {
 }
 
 // TestFileSystemsInGuest: Linux makes, fills and checks ext4, XFS and Btrfs on served
-// encrypted volumes, and ext4 over vhost-user; then snapshots of all three at one moment, taken while they
+// encrypted volumes while volumed is killed with kill -9 again and again, and ext4 over vhost-user; then snapshots of all three at one moment, taken while they
 // are written to, hold whole file systems with everything that was durable by then.
 func TestFileSystemsInGuest(t *testing.T) {
 	g := newGuest(t)
@@ -338,7 +339,7 @@ func TestFileSystemsInGuest(t *testing.T) {
 			available(ids[kind])
 			socket := filepath.Join(dir, kind+".sock")
 			served = append(served, serveVolume(t, s, ids[kind], socket))
-			disks = append(disks, "-blockdev", fmt.Sprintf("driver=nbd,node-name=%s,server.type=unix,server.path=%s,discard=unmap,detect-zeroes=unmap", kind, socket),
+			disks = append(disks, "-blockdev", fmt.Sprintf("driver=nbd,node-name=%s,server.type=unix,server.path=%s,discard=unmap,detect-zeroes=unmap,reconnect-delay=60", kind, socket),
 				"-device", "virtio-blk-pci,discard=on,write-zeroes=on,drive="+kind+",serial="+kind)
 		}
 		return disks, func() {
@@ -359,7 +360,27 @@ func TestFileSystemsInGuest(t *testing.T) {
 
 	said := &results{last: map[string]int{}}
 	wait, _ := g.start(t, verifyJob, append(vhostDisk(t, dir), disks...), said.say)
+	kills, over := 0, make(chan struct{})
+	var killer sync.WaitGroup
+	killer.Go(func() {
+		for {
+			select {
+			case <-over:
+				return
+			case <-time.After(time.Duration(2000+rand.IntN(4000)) * time.Millisecond):
+			}
+			if s.attached() == len(kinds) { // the last death is got over
+				s.killVolumed()
+				kills++
+			}
+		}
+	})
 	wait()
+	close(over)
+	killer.Wait()
+	if t.Logf("volumed was killed %d times", kills); kills < 3 {
+		t.Errorf("volumed was killed %d times, want several", kills)
+	}
 	said.held(t, append(kinds, "vhost"), []string{"make", "mount", "fio", "umount", "check"})
 	if t.Failed() {
 		return
