@@ -38,6 +38,10 @@ type MemFS struct {
 	Hook func(n int, op string) error
 	// FailAfter makes the hook's error come after the operation took effect.
 	FailAfter func(n int, op string) error
+	// Short, if set, is asked before each write of size bytes: with an error only the first of them are written.
+	Short func(op string, size int) (written int, err error)
+	// Lie has Sync and SyncDir answer success and make nothing durable.
+	Lie bool
 }
 
 type inode struct {
@@ -294,6 +298,9 @@ func (m *MemFS) List() ([]string, error) { return m.Names(), nil }
 // SyncDir implements block.FS.
 func (m *MemFS) SyncDir() error {
 	return m.change("syncdir", func() error {
+		if m.Lie {
+			return nil
+		}
 		m.durable = maps.Clone(m.names)
 		m.dirOps = nil
 		return nil
@@ -347,10 +354,17 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		if grow := end - max(f.i.alloc, int64(len(f.i.data))); grow > 0 && f.m.capacity > 0 && f.m.used()+grow > f.m.capacity {
 			return syscall.ENOSPC
 		}
-		f.i.data = resize(f.i.data, max(end, int64(len(f.i.data))))
+		var err error
+		if f.m.Short != nil {
+			var n int
+			if n, err = f.m.Short(f.name, len(p)); err != nil {
+				p = p[:n]
+			}
+		}
+		f.i.data = resize(f.i.data, max(off+int64(len(p)), int64(len(f.i.data))))
 		copy(f.i.data[off:], p)
 		f.i.pending = append(f.i.pending, change{off: off, data: slices.Clone(p)})
-		return nil
+		return err
 	})
 	if err != nil {
 		return 0, err
@@ -360,6 +374,9 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 
 func (f *memFile) Sync() error {
 	return f.m.change("sync "+f.name, func() error {
+		if f.m.Lie {
+			return nil
+		}
 		f.i.synced = slices.Clone(f.i.data)
 		f.i.pending = nil
 		return nil
