@@ -38,7 +38,7 @@ type Disk struct {
 	Socket   string   `json:"socket"` // absolute path of the NBD server's unix socket
 	Export   string   `json:"export"` // NBD export name; may be empty
 	ReadOnly bool     `json:"read_only,omitempty"`
-	// Vhost is the absolute path of a vhost-user-blk server's unix socket, or empty. A driver that was told to, and can, takes it instead of NBD: the
+	// Vhost is the absolute path of a vhost-user-blk server's unix socket, or empty. A driver that can takes it instead of NBD, unless told not to: the
 	// server then gives the disk its serial number, and requests wait for as long as the server is away.
 	Vhost string `json:"vhost,omitempty"`
 }

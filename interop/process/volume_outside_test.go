@@ -1,7 +1,6 @@
 package process
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -89,20 +88,9 @@ func TestVolumeServeTLS(t *testing.T) {
 	dir, pki, strangers := t.TempDir(), certificates(t), certificates(t)
 	file := func(name string) string { return filepath.Join(pki, name) }
 
-	v := &serving{cmd: s.command(nil, "volume", "serve", volume, "--socket", filepath.Join(dir, "v.sock"), "--listen", "127.0.0.1:0",
-		"--tls-ca", file("ca-cert.pem"), "--tls-cert", file("server-cert.pem"), "--tls-key", file("server-key.pem"))}
-	v.cmd.Stderr = &v.err
-	out, err := v.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := v.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = v.cmd.Process.Kill() })
-	lines := bufio.NewReader(out)
-	_, _ = lines.ReadString('\n')
-	line, _ := lines.ReadString('\n')
+	v := serveVolume(t, s, volume, filepath.Join(dir, "v.sock"), "--listen", "127.0.0.1:0",
+		"--tls-ca", file("ca-cert.pem"), "--tls-cert", file("server-cert.pem"), "--tls-key", file("server-key.pem"))
+	line, _ := v.out.ReadString('\n')
 	i := strings.Index(line, "nbds://")
 	if i < 0 {
 		t.Fatalf("volume serve --listen says %q, want an nbds address; %s", line, v.err.String())

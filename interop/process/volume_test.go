@@ -28,12 +28,13 @@ import (
 type serving struct {
 	cmd *exec.Cmd
 	uri string
+	out *bufio.Reader // what it says after its address
 	err bytes.Buffer
 }
 
-func serveVolume(t *testing.T, s *server, volume, socket string) *serving {
+func serveVolume(t *testing.T, s *server, volume, socket string, flags ...string) *serving {
 	t.Helper()
-	v := &serving{cmd: s.command(nil, "volume", "serve", volume, "--socket", socket), uri: "nbd+unix:///?socket=" + socket}
+	v := &serving{cmd: s.command(nil, append([]string{"volume", "serve", volume, "--socket", socket}, flags...)...), uri: "nbd+unix:///?socket=" + socket}
 	v.cmd.Stderr = &v.err
 	out, err := v.cmd.StdoutPipe()
 	if err != nil {
@@ -43,7 +44,8 @@ func serveVolume(t *testing.T, s *server, volume, socket string) *serving {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = v.cmd.Process.Kill() })
-	line, _ := bufio.NewReader(out).ReadString('\n')
+	v.out = bufio.NewReader(out)
+	line, _ := v.out.ReadString('\n')
 	if !strings.Contains(line, v.uri) {
 		t.Fatalf("volume serve says %q, want the address %s; %s", line, v.uri, v.err.String())
 	}
