@@ -169,13 +169,11 @@ func (s *Service) wishOf(tx *store.Tx, c *api.Call, in *ec2.CreateVolumeInput) (
 		return nil, err
 	}
 	set := s.settingsOf(tx, c.Account, c.Region)
+	// Encrypted=false never takes encryption away: clients send it as a default, and a volume from an encrypted snapshot is encrypted.
 	w.encrypted = aws.ToBool(in.Encrypted) || set.EncryptByDefault || parent != nil && parent.Key.Encrypted
 	w.key = aws.ToString(in.KmsKeyId)
 	if w.key != "" && !w.encrypted {
 		return nil, fail("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")
-	}
-	if parent != nil && parent.Key.Encrypted && in.Encrypted != nil && !*in.Encrypted {
-		return nil, fail("InvalidParameterCombination", "Snapshot %s is encrypted; a volume created from it cannot be unencrypted.", parent.ID)
 	}
 	if w.encrypted && w.key == "" {
 		if parent != nil && parent.Key.Encrypted && parent.Account == c.Account {
