@@ -1,6 +1,6 @@
 // Package clients runs the clients that users of a key service have, as they are
-// released, against the server: the AWS CLI, boto3, the AWS SDK for JavaScript and
-// sops. Each test skips with the reason when its client is not installed;
+// released, against the server: the AWS CLI, boto3, the AWS SDK for JavaScript, the AWS
+// Encryption SDK and sops. Each test skips with the reason when its client is not installed;
 // scripts/interop-clients installs what Debian has not.
 package clients
 
@@ -93,15 +93,19 @@ func TestBoto3(t *testing.T) {
 	t.Log(run(t, environment(t, s), t.TempDir(), python, script))
 }
 
-// TestJavaScript: the AWS SDK for JavaScript v3, installed from its lock file.
+// TestJavaScript: the AWS SDK for JavaScript v3 and the AWS Encryption SDK, installed from their lock file.
 func TestJavaScript(t *testing.T) {
 	tool(t, "node", "install Node.js 20 or newer")
 	dir, _ := filepath.Abs("js")
-	if _, err := os.Stat(filepath.Join(dir, "node_modules/@aws-sdk/client-kms")); err != nil {
-		t.Skip("needs the AWS SDK for JavaScript: run scripts/interop-clients")
+	for _, c := range []struct{ script, needs string }{{"kms.mjs", "@aws-sdk/client-kms"}, {"encryption.mjs", "@aws-crypto/client-node"}} {
+		t.Run(c.script, func(t *testing.T) {
+			if _, err := os.Stat(filepath.Join(dir, "node_modules", c.needs)); err != nil {
+				t.Skip("needs " + c.needs + ": run scripts/interop-clients")
+			}
+			s := apptest.New(t)
+			t.Log(run(t, environment(t, s), dir, "node", c.script))
+		})
 	}
-	s := apptest.New(t)
-	t.Log(run(t, environment(t, s), dir, "node", "kms.mjs"))
 }
 
 // TestSops: a file is encrypted and decrypted under a key with an encryption context,
