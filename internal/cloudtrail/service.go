@@ -78,7 +78,7 @@ func New(cfg Config) (*Service, error) {
 
 // Operations are the operations of the service.
 func (s *Service) Operations() []api.Operation {
-	return []api.Operation{
+	return append([]api.Operation{
 		api.NewSteps(name, "LookupEvents", s.lookupEvents, api.ReadOnly()),
 		api.NewUpdate(name, "CreateTrail", s.createTrail, api.On(s.onCreateTrail)),
 		api.NewView(name, "DescribeTrails", s.describeTrails),
@@ -89,13 +89,13 @@ func (s *Service) Operations() []api.Operation {
 		api.NewUpdate(name, "StartLogging", s.startLogging, on(s, func(in *ct.StartLoggingInput) *string { return in.Name })),
 		api.NewUpdate(name, "StopLogging", s.stopLogging, on(s, func(in *ct.StopLoggingInput) *string { return in.Name })),
 		api.NewView(name, "GetTrailStatus", s.getTrailStatus, on(s, func(in *ct.GetTrailStatusInput) *string { return in.Name })),
-		api.NewUpdate(name, "PutEventSelectors", s.putEventSelectors, api.Refuses("AdvancedEventSelectors"), on(s, func(in *ct.PutEventSelectorsInput) *string { return in.TrailName })),
+		api.NewUpdate(name, "PutEventSelectors", s.putEventSelectors, on(s, func(in *ct.PutEventSelectorsInput) *string { return in.TrailName })),
 		api.NewView(name, "GetEventSelectors", s.getEventSelectors, on(s, func(in *ct.GetEventSelectorsInput) *string { return in.TrailName })),
 		api.NewUpdate(name, "AddTags", s.addTags, api.On(s.onAddTags)),
 		api.NewView(name, "ListTags", s.listTags, api.On(s.onListTags)),
 		api.NewUpdate(name, "RemoveTags", s.removeTags, api.On(s.onRemoveTags)),
 		api.NewView(name, "ListPublicKeys", s.listPublicKeys),
-	}
+	}, s.lakeOperations()...)
 }
 
 // on declares that an operation touches the trail that id names.

@@ -21,19 +21,21 @@ import (
 
 // trail is a stored trail. Key: account/home region/name.
 type trail struct {
-	Account     string            `json:"account"`
-	Region      string            `json:"region"` // home region
-	Name        string            `json:"name"`
-	Bucket      string            `json:"bucket"`
-	Prefix      string            `json:"prefix,omitempty"`
-	Global      bool              `json:"global"` // include events of global services
-	MultiRegion bool              `json:"multiRegion"`
-	Validation  bool              `json:"validation"`
-	Selectors   []selector        `json:"selectors,omitempty"` // none: all management events
-	Tags        map[string]string `json:"tags,omitempty"`
-	Logging     bool              `json:"logging"`
-	Started     time.Time         `json:"started,omitzero"`
-	Stopped     time.Time         `json:"stopped,omitzero"`
+	Account     string     `json:"account"`
+	Region      string     `json:"region"` // home region
+	Name        string     `json:"name"`
+	Bucket      string     `json:"bucket"`
+	Prefix      string     `json:"prefix,omitempty"`
+	Global      bool       `json:"global"` // include events of global services
+	MultiRegion bool       `json:"multiRegion"`
+	Validation  bool       `json:"validation"`
+	Selectors   []selector `json:"selectors,omitempty"` // none: all management events
+	// Advanced are the advanced selectors as given; Selectors are what they mean.
+	Advanced []advancedSelector `json:"advanced,omitempty"`
+	Tags     map[string]string  `json:"tags,omitempty"`
+	Logging  bool               `json:"logging"`
+	Started  time.Time          `json:"started,omitzero"`
+	Stopped  time.Time          `json:"stopped,omitzero"`
 	// Log, From and Until are the records to deliver: those of the audit log Log
 	// after record From up to Until (0: open).
 	Log   string `json:"log,omitempty"`
@@ -50,16 +52,33 @@ func (t *trail) arn() string {
 // trailLimit is how many trails a region has. Source: CloudTrail User Guide, quotas.
 const trailLimit = 5
 
-var trailName = regexp.MustCompile(`^[a-zA-Z0-9]([._-]?[a-zA-Z0-9])*$`)
+const trailLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
-// checkTrailName. Source: CloudTrail API, CreateTrail, Name.
+// checkTrailName. Source: CloudTrail API, CreateTrail, Name, and AWS's words.
 func checkTrailName(s string) error {
-	_, err := netip.ParseAddr(s)
-	if len(s) < 3 || len(s) > 128 || !trailName.MatchString(s) || err == nil {
-		return &types.InvalidTrailNameException{Message: sprintf("The trail name %q is not valid: 3 to 128 letters, digits, periods, underscores and dashes, beginning and ending with a letter or digit, no two of the others side by side, no IP address.", s)}
+	bad := func(format string, args ...any) error {
+		return &types.InvalidTrailNameException{Message: sprintf(format, args...)}
+	}
+	switch _, err := netip.ParseAddr(s); {
+	case len(s) < 3:
+		return bad("Trail name too short. Minimum allowed length: 3 characters. Specified name length: %d characters.", len(s))
+	case len(s) > 128:
+		return bad("Trail name too long. Maximum allowed length: 128 characters. Specified name length: %d characters.", len(s))
+	case !strings.Contains(trailLetters, s[:1]):
+		return bad("Trail name must starts with a letter or number.")
+	case !strings.Contains(trailLetters, s[len(s)-1:]):
+		return bad("Trail name must ends with a letter or number.")
+	case strings.ContainsFunc(s, func(r rune) bool { return !strings.ContainsRune(trailLetters+"._-", r) }):
+		return bad("Trail name or ARN can only contain uppercase letters, lowercase letters, numbers, periods (.), hyphens (-), and underscores (_).")
+	case !trailName.MatchString(s):
+		return bad("Trail name cannot contain adjacent periods, hyphens or underscores.")
+	case err == nil:
+		return bad("Trail name cannot be in IP address format.")
 	}
 	return nil
 }
+
+var trailName = regexp.MustCompile(`^[a-zA-Z0-9]([._-]?[a-zA-Z0-9])*$`)
 
 var bucketName = regexp.MustCompile(`^[a-z0-9]([.-]?[a-z0-9]|--)*$`)
 
@@ -78,7 +97,7 @@ func (s *Service) checkBucket(bucket, prefix string) error {
 		}
 	}
 	if fi, err := os.Stat(filepath.Join(s.cfg.Dir, bucket)); err != nil || !fi.IsDir() {
-		return &types.S3BucketDoesNotExistException{Message: sprintf("The bucket %s does not exist. Buckets are directories on the server: make one of that name in its trails directory.", bucket)}
+		return &types.S3BucketDoesNotExistException{Message: sprintf("S3 bucket %s does not exist! Buckets are directories on the server: make one of that name in its trails directory.", bucket)}
 	}
 	return nil
 }
@@ -110,7 +129,7 @@ func (s *Service) find(tx *store.Tx, c *api.Call, id string) (*trail, error) {
 			return nil, &types.CloudTrailARNInvalidException{Message: sprintf("%s is not the ARN of a trail.", id)}
 		}
 		if a.Account != c.Account {
-			return nil, notFound(id)
+			return nil, notFound(c, id)
 		}
 		region, trailName = a.Region, rest
 	}
@@ -120,11 +139,11 @@ func (s *Service) find(tx *store.Tx, c *api.Call, id string) (*trail, error) {
 	if t := s.trails.Get(tx, c.Account+"/"+region+"/"+trailName); t != nil && (region == c.Region || t.MultiRegion) {
 		return t, nil
 	}
-	return nil, notFound(id)
+	return nil, notFound(c, id)
 }
 
-func notFound(id string) error {
-	return &types.TrailNotFoundException{Message: sprintf("Unknown trail: %s", id)}
+func notFound(c *api.Call, id string) error {
+	return &types.TrailNotFoundException{Message: sprintf("Unknown trail: %s for the user: %s", id, c.Account)}
 }
 
 // edit is find for an operation that changes the trail, which only its home region may.
@@ -157,7 +176,7 @@ func (s *Service) createTrail(_ context.Context, tx *store.Tx, c *api.Call, in *
 		return nil, err
 	}
 	if t.MultiRegion && !t.Global {
-		return nil, &types.InvalidParameterCombinationException{Message: ptr("A trail of all regions must include global service events.")}
+		return nil, &types.InvalidParameterCombinationException{Message: ptr("Multi-Region trail must include global service events.")}
 	}
 	if err := s.checkBucket(t.Bucket, t.Prefix); err != nil {
 		return nil, err
@@ -203,7 +222,7 @@ func (s *Service) updateTrail(_ context.Context, tx *store.Tx, c *api.Call, in *
 		t.Validation = *in.EnableLogFileValidation
 	}
 	if t.MultiRegion && !t.Global {
-		return nil, &types.InvalidParameterCombinationException{Message: ptr("A trail of all regions must include global service events.")}
+		return nil, &types.InvalidParameterCombinationException{Message: ptr("Multi-Region trail must include global service events.")}
 	}
 	if err := s.checkBucket(t.Bucket, t.Prefix); err != nil {
 		return nil, err
@@ -324,90 +343,6 @@ func (s *Service) getTrailStatus(_ context.Context, tx *store.Tx, c *api.Call, i
 	out.LatestDigestDeliveryError = opt(d.DigestError)
 	return out, nil
 }
-
-// selector chooses management events.
-type selector struct {
-	ReadWrite string   `json:"readWrite"` // All, ReadOnly, WriteOnly
-	None      bool     `json:"none,omitempty"`
-	Exclude   []string `json:"exclude,omitempty"` // event sources
-}
-
-func (s *Service) putEventSelectors(_ context.Context, tx *store.Tx, c *api.Call, in *ct.PutEventSelectorsInput) (*ct.PutEventSelectorsOutput, error) {
-	t, err := s.edit(tx, c, deref(in.TrailName))
-	if err != nil {
-		return nil, err
-	}
-	bad := func(format string, args ...any) error {
-		return &types.InvalidEventSelectorsException{Message: sprintf(format, args...)}
-	}
-	if len(in.EventSelectors) == 0 || len(in.EventSelectors) > 5 {
-		return nil, bad("There must be 1 to 5 event selectors.")
-	}
-	t.Selectors = nil
-	for _, e := range in.EventSelectors {
-		one := selector{ReadWrite: string(e.ReadWriteType), None: e.IncludeManagementEvents != nil && !*e.IncludeManagementEvents, Exclude: e.ExcludeManagementEventSources}
-		if one.ReadWrite == "" {
-			one.ReadWrite = string(types.ReadWriteTypeAll)
-		}
-		if !slices.Contains(types.ReadWriteType("").Values(), types.ReadWriteType(one.ReadWrite)) {
-			return nil, bad("ReadWriteType must be All, ReadOnly or WriteOnly, not %q.", one.ReadWrite)
-		}
-		if len(e.DataResources) > 0 {
-			return nil, bad("There are no data events here: leave DataResources out.")
-		}
-		for _, x := range one.Exclude {
-			if x != "kms.amazonaws.com" && x != "rdsdata.amazonaws.com" {
-				return nil, bad("ExcludeManagementEventSources can name kms.amazonaws.com and rdsdata.amazonaws.com, not %q.", x)
-			}
-		}
-		t.Selectors = append(t.Selectors, one)
-	}
-	return &ct.PutEventSelectorsOutput{TrailARN: ptr(t.arn()), EventSelectors: t.showSelectors()}, s.trails.Put(tx, t.key(), t)
-}
-
-func (s *Service) getEventSelectors(_ context.Context, tx *store.Tx, c *api.Call, in *ct.GetEventSelectorsInput) (*ct.GetEventSelectorsOutput, error) {
-	t, err := s.find(tx, c, deref(in.TrailName))
-	if err != nil {
-		return nil, err
-	}
-	return &ct.GetEventSelectorsOutput{TrailARN: ptr(t.arn()), EventSelectors: t.showSelectors()}, nil
-}
-
-func (t *trail) showSelectors() []types.EventSelector {
-	all := t.Selectors
-	if len(all) == 0 {
-		all = []selector{{ReadWrite: string(types.ReadWriteTypeAll)}}
-	}
-	var out []types.EventSelector
-	for _, e := range all {
-		out = append(out, types.EventSelector{ReadWriteType: types.ReadWriteType(e.ReadWrite), IncludeManagementEvents: ptr(!e.None), ExcludeManagementEventSources: append([]string{}, e.Exclude...), DataResources: []types.DataResource{}})
-	}
-	return out
-}
-
-// chooses reports whether the trail delivers an event.
-func (t *trail) chooses(account, region, source string, readOnly bool) bool {
-	if account != t.Account {
-		return false
-	}
-	if region != t.Region && !t.MultiRegion && !(t.Global && region == "us-east-1" && globalServices[source]) {
-		return false
-	}
-	if region == t.Region && !t.Global && globalServices[source] {
-		return false
-	}
-	if len(t.Selectors) == 0 {
-		return true
-	}
-	for _, e := range t.Selectors {
-		if !e.None && !slices.Contains(e.Exclude, source) && (e.ReadWrite == "All" || (e.ReadWrite == "ReadOnly") == readOnly) {
-			return true
-		}
-	}
-	return false
-}
-
-var globalServices = map[string]bool{"iam.amazonaws.com": true, "sts.amazonaws.com": true, "cloudfront.amazonaws.com": true, "signin.amazonaws.com": true}
 
 const maxTags = 50
 

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -319,6 +320,104 @@ func TestSelectors(t *testing.T) {
 	if out := must[ct.GetEventSelectorsOutput](w, "GetEventSelectors", &ct.GetEventSelectorsInput{TrailName: aws.String("my-trail")}); len(out.EventSelectors) != 1 || out.EventSelectors[0].ReadWriteType != "WriteOnly" {
 		t.Errorf("GetEventSelectors = %+v", out)
 	}
+}
+
+// Advanced selectors replace the basic ones, choose as they say, and are shown as given.
+func TestAdvancedSelectors(t *testing.T) {
+	w := open(t)
+	w.trail(func(in *ct.CreateTrailInput) { in.IsMultiRegionTrail = aws.Bool(true) })
+	field := func(name string, equals, not []string) types.AdvancedFieldSelector {
+		return types.AdvancedFieldSelector{Field: &name, Equals: equals, NotEquals: not}
+	}
+	put := func(f ...types.AdvancedFieldSelector) *ct.PutEventSelectorsInput {
+		return &ct.PutEventSelectorsInput{TrailName: aws.String("my-trail"), AdvancedEventSelectors: []types.AdvancedEventSelector{{Name: aws.String("writes"), FieldSelectors: f}}}
+	}
+	management := field("eventCategory", []string{"Management"}, nil)
+	good := put(management, field("readOnly", []string{"false"}, nil), field("eventSource", nil, []string{"kms.amazonaws.com"}))
+	if out := must[ct.PutEventSelectorsOutput](w, "PutEventSelectors", good); len(out.AdvancedEventSelectors) != 1 || out.EventSelectors != nil {
+		t.Errorf("PutEventSelectors = %+v, want the advanced selector alone", out)
+	}
+	w.record(1, "us-west-2", "kms.amazonaws.com", false)
+	w.record(1, "eu-west-1", "ec2.amazonaws.com", false) // the one
+	w.record(1, "eu-west-1", "ec2.amazonaws.com", true)
+	w.service.Deliver(context.Background())
+	if got := w.delivered(); !slices.Equal(got, []string{"event-0002"}) {
+		t.Errorf("delivered %v, want event 2", got)
+	}
+	got := must[ct.GetEventSelectorsOutput](w, "GetEventSelectors", &ct.GetEventSelectorsInput{TrailName: aws.String("my-trail")})
+	if got.EventSelectors != nil || len(got.AdvancedEventSelectors) != 1 || !reflect.DeepEqual(got.AdvancedEventSelectors[0].FieldSelectors, good.AdvancedEventSelectors[0].FieldSelectors) {
+		t.Errorf("GetEventSelectors = %+v, want what was put", got)
+	}
+	if tr := must[ct.GetTrailOutput](w, "GetTrail", &ct.GetTrailInput{Name: aws.String("my-trail")}).Trail; !*tr.HasCustomEventSelectors {
+		t.Error("HasCustomEventSelectors is false")
+	}
+	both := put(management)
+	both.EventSelectors = []types.EventSelector{{ReadWriteType: types.ReadWriteTypeAll}}
+	prefix := management
+	prefix.Equals, prefix.StartsWith = nil, []string{"Man"}
+	for _, bad := range []*ct.PutEventSelectorsInput{both, put(prefix), put(field("readOnly", []string{"true"}, nil)), put(field("eventCategory", []string{"Data"}, nil)), put(management, management),
+		put(management, field("readOnly", []string{"maybe"}, nil)), put(management, field("eventSource", nil, []string{"ec2.amazonaws.com"})), put(management, field("resources.type", []string{"AWS::S3::Object"}, nil))} {
+		refused(w, "InvalidEventSelectorsException", "PutEventSelectors", bad)
+	}
+	must[ct.PutEventSelectorsOutput](w, "PutEventSelectors", &ct.PutEventSelectorsInput{TrailName: aws.String("my-trail"), EventSelectors: []types.EventSelector{{ReadWriteType: types.ReadWriteTypeAll}}})
+	if got := must[ct.GetEventSelectorsOutput](w, "GetEventSelectors", &ct.GetEventSelectorsInput{TrailName: aws.String("my-trail")}); got.AdvancedEventSelectors != nil {
+		t.Errorf("basic selectors left the advanced ones: %+v", got)
+	}
+}
+
+// What is of CloudTrail Lake and Insights is answered, and none of it exists.
+func TestNoLake(t *testing.T) {
+	w := open(t)
+	w.trail(func(*ct.CreateTrailInput) {})
+	name := aws.String("my-trail")
+	const store = "arn:aws:cloudtrail:us-west-2:111122223333:eventdatastore/EXAMPLE-ee54-4813-92d5-999aeEXAMPLE"
+	refused(w, "InsightNotEnabledException", "GetInsightSelectors", &ct.GetInsightSelectorsInput{TrailName: name})
+	refused(w, "TrailNotFoundException", "GetInsightSelectors", &ct.GetInsightSelectorsInput{TrailName: aws.String("other")})
+	refused(w, "InvalidParameterCombinationException", "GetInsightSelectors", &ct.GetInsightSelectorsInput{})
+	refused(w, "EventDataStoreNotFoundException", "GetInsightSelectors", &ct.GetInsightSelectorsInput{EventDataStore: aws.String(store)})
+	refused(w, "UnsupportedOperationException", "PutInsightSelectors", &ct.PutInsightSelectorsInput{TrailName: name, InsightSelectors: []types.InsightSelector{{InsightType: types.InsightTypeApiCallRateInsight}}})
+	if out := must[ct.PutInsightSelectorsOutput](w, "PutInsightSelectors", &ct.PutInsightSelectorsInput{TrailName: name, InsightSelectors: []types.InsightSelector{}}); !strings.HasSuffix(*out.TrailARN, "trail/my-trail") || len(out.InsightSelectors) != 0 {
+		t.Errorf("PutInsightSelectors of none = %+v", out)
+	}
+	if out := must[ct.GetEventConfigurationOutput](w, "GetEventConfiguration", &ct.GetEventConfigurationInput{TrailName: name}); !strings.HasSuffix(*out.TrailARN, "trail/my-trail") {
+		t.Errorf("GetEventConfiguration = %+v", out)
+	}
+	refused(w, "UnsupportedOperationException", "CreateEventDataStore", &ct.CreateEventDataStoreInput{Name: aws.String("lake")})
+	refused(w, "EventDataStoreNotFoundException", "GetEventDataStore", &ct.GetEventDataStoreInput{EventDataStore: aws.String(store)})
+	refused(w, "EventDataStoreARNInvalidException", "GetEventDataStore", &ct.GetEventDataStoreInput{EventDataStore: aws.String("arn:aws:cloudtrail:us-west-2:111122223333:trail/my-trail")})
+	refused(w, "EventDataStoreARNInvalidException", "GetEventDataStore", &ct.GetEventDataStoreInput{EventDataStore: aws.String("lake")})
+	refused(w, "ResourceNotFoundException", "GetResourcePolicy", &ct.GetResourcePolicyInput{ResourceArn: aws.String(store)})
+	refused(w, "ResourceTypeNotSupportedException", "GetResourcePolicy", &ct.GetResourcePolicyInput{ResourceArn: aws.String("arn:aws:cloudtrail:us-west-2:111122223333:trail/my-trail")})
+	refused(w, "ResourceARNNotValidException", "GetResourcePolicy", &ct.GetResourcePolicyInput{ResourceArn: aws.String("arn:aws:s3:::x")})
+	refused(w, "ChannelNotFoundException", "GetChannel", &ct.GetChannelInput{Channel: aws.String("EXAMPLE8-0558-4f7e-a06a-43969EXAMPLE")})
+	refused(w, "ChannelARNInvalidException", "GetChannel", &ct.GetChannelInput{Channel: aws.String(store)})
+	refused(w, "InvalidNextTokenException", "ListChannels", &ct.ListChannelsInput{NextToken: aws.String("more")})
+	refused(w, "EventDataStoreNotFoundException", "ListImports", &ct.ListImportsInput{Destination: aws.String(store)})
+	if len(must[ct.ListChannelsOutput](w, "ListChannels", &ct.ListChannelsInput{}).Channels)+len(must[ct.ListImportsOutput](w, "ListImports", &ct.ListImportsInput{}).Imports)+
+		len(must[ct.ListEventDataStoresOutput](w, "ListEventDataStores", &ct.ListEventDataStoresInput{}).EventDataStores)+len(must[ct.ListDashboardsOutput](w, "ListDashboards", &ct.ListDashboardsInput{}).Dashboards) != 0 {
+		t.Error("something of CloudTrail Lake is listed")
+	}
+}
+
+// What is wrong with a trail's name is said in AWS's words.
+func TestTrailNames(t *testing.T) {
+	w := open(t)
+	for name, want := range map[string]string{
+		"a":                      "Trail name too short. Minimum allowed length: 3 characters. Specified name length: 1 characters.",
+		strings.Repeat("a", 129): "Trail name too long. Maximum allowed length: 128 characters. Specified name length: 129 characters.",
+		"trail!":                 "Trail name must ends with a letter or number.",
+		"-trail":                 "Trail name must starts with a letter or number.",
+		"my#trail":               "Trail name or ARN can only contain uppercase letters, lowercase letters, numbers, periods (.), hyphens (-), and underscores (_).",
+		"my._trail":              "Trail name cannot contain adjacent periods, hyphens or underscores.",
+		"192.0.2.1":              "Trail name cannot be in IP address format.",
+	} {
+		_, err := try[ct.CreateTrailOutput](w, "CreateTrail", &ct.CreateTrailInput{Name: &name, S3BucketName: aws.String("my-bucket")})
+		var bad *types.InvalidTrailNameException
+		if !errors.As(err, &bad) || *bad.Message != want {
+			t.Errorf("CreateTrail(%.20q) = %v, want %q", name, err, want)
+		}
+	}
+	w.trail(func(in *ct.CreateTrailInput) { in.Name = aws.String("my.trail-1_x") })
 }
 
 func TestDigests(t *testing.T) {

@@ -131,7 +131,7 @@ func direct(err error) error {
 		return &types.AccessDeniedException{Message: msg, Reason: types.AccessDeniedExceptionReasonDependencyAccessDenied}
 	case strings.HasPrefix(code, "InvalidKMSKey."):
 		return invalid(types.ValidationExceptionReasonInvalidCustomerKey, "%s", *msg)
-	case code == "InvalidSnapshotID.Malformed":
+	case code == "InvalidSnapshotID.Malformed", code == "InvalidParameterValue" && strings.Contains(*msg, "for parameter snapshotId"):
 		return invalid(types.ValidationExceptionReasonInvalidSnapshotId, "%s", *msg)
 	case code == "IdempotentParameterMismatch":
 		return &types.ConflictException{Message: msg}

@@ -206,6 +206,15 @@ func (s *Service) detachVolume(ctx context.Context, c *api.Call, in *ec2.DetachV
 		return nil, err
 	}
 	defer unlock()
+	if i := aws.ToString(in.InstanceId); i != "" && !workspaceMachine.MatchString(i) {
+		me, err := s.thisHost(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.checkInstance(c, me, i); err != nil {
+			return nil, err
+		}
+	}
 	var was types.VolumeAttachment
 	err = s.cfg.Store.Update(ctx, func(tx *store.Tx) error {
 		v, err := s.find(tx, c, id)

@@ -89,6 +89,9 @@ func (s *Service) namedVolumes(tx *store.Tx, c *api.Call, ids []string) ([]*volu
 	}
 	sorted := slices.Compact(slices.Sorted(slices.Values(ids)))
 	for _, id := range sorted {
+		if err := checkID("vol", "volumes", id); err != nil {
+			return nil, err
+		}
 		v, err := s.find(tx, c, id)
 		if err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -13,7 +14,7 @@ import (
 )
 
 // fields are the filters of one kind of resource: the values that a resource has
-// under each filter name. tags, when not nil, adds tag:<key> and tag-key.
+// under each filter name. tags, when not nil, adds tag:<key>, tag-key and tag-value.
 type fields[T any] struct {
 	of   map[string]func(T) []string
 	tags func(T) map[string]string
@@ -35,13 +36,9 @@ func (f fields[T]) matcher(filters []types.Filter) (func(T) bool, error) {
 		case f.of[name] != nil:
 			t.values = f.of[name]
 		case f.tags != nil && name == "tag-key":
-			t.values = func(r T) []string {
-				var keys []string
-				for k := range f.tags(r) {
-					keys = append(keys, k)
-				}
-				return keys
-			}
+			t.values = func(r T) []string { return slices.Collect(maps.Keys(f.tags(r))) }
+		case f.tags != nil && name == "tag-value":
+			t.values = func(r T) []string { return slices.Collect(maps.Values(f.tags(r))) }
 		case f.tags != nil && strings.HasPrefix(name, "tag:"):
 			k := name[len("tag:"):]
 			t.values = func(r T) []string {

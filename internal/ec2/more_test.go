@@ -131,6 +131,16 @@ func TestSharedSnapshots(t *testing.T) {
 	must[ec2.ModifySnapshotAttributeOutput](e, "ModifySnapshotAttribute", modify(snap.SnapshotId, "remove", other.Account))
 	e.refused(other, "CreateVolume", &ec2.CreateVolumeInput{AvailabilityZone: aws.String("us-west-2a"), SnapshotId: snap.SnapshotId}, "InvalidSnapshot.NotFound", *snap.SnapshotId)
 	e.refused(e.person(), "ModifySnapshotAttribute", modify(snap.SnapshotId, "add", "x"), "InvalidUserID.Malformed", "x")
+	e.refused(e.person(), "ModifySnapshotAttribute", modify(snap.SnapshotId, "add"), "InvalidParameterCombination", "No attributes specified.")
+	e.refused(e.person(), "ModifySnapshotAttribute", &ec2.ModifySnapshotAttributeInput{SnapshotId: snap.SnapshotId, OperationType: types.OperationTypeAdd, GroupNames: []string{"everyone"}},
+		"InvalidAMIAttributeItemValue", `Invalid attribute item value "everyone" for userGroup item type.`)
+	e.refused(e.person(), "ModifySnapshotAttribute", modify(aws.String("snapshot-abcd1234"), "add", "444455556666"), "InvalidParameterValue", "Value (snapshot-abcd1234) for parameter snapshotId is invalid. Expected: 'snap-...'.")
+	e.refused(e.person(), "ModifySnapshotAttribute", modify(aws.String("snap-banana"), "add", "444455556666"), "InvalidSnapshotID.Malformed", "snap-banana")
+	e.refused(e.person(), "ModifySnapshotAttribute", modify(aws.String(""), "add", "444455556666"), "InvalidParameterValue", "Value () for parameter snapshotId is invalid. Parameter may not be null or empty")
+	tiers := must[ec2.DescribeSnapshotTierStatusOutput](e, "DescribeSnapshotTierStatus", &ec2.DescribeSnapshotTierStatusInput{Filters: []types.Filter{{Name: aws.String("snapshot-id"), Values: []string{*snap.SnapshotId}}}})
+	if len(tiers.SnapshotTierStatuses) != 1 || tiers.SnapshotTierStatuses[0].StorageTier != types.StorageTierStandard || *tiers.SnapshotTierStatuses[0].VolumeId != *snap.VolumeId {
+		t.Errorf("DescribeSnapshotTierStatus = %+v, want the snapshot in the standard tier", tiers.SnapshotTierStatuses)
+	}
 
 	sealed := must[ec2.CreateVolumeOutput](e, "CreateVolume", encryptedVolume(""))
 	bad := must[ec2.CreateSnapshotOutput](e, "CreateSnapshot", &ec2.CreateSnapshotInput{VolumeId: sealed.VolumeId})
@@ -191,7 +201,7 @@ func TestFiltersAndPages(t *testing.T) {
 		values []string
 		want   int
 	}{
-		{"tag:Name", []string{"disk-a"}, 1}, {"tag:Name", []string{"disk-?"}, 12}, {"tag:Name", []string{"*-[ab]"}, 0}, {"tag:name", []string{"*"}, 0}, {"tag-key", []string{"Name"}, 12},
+		{"tag:Name", []string{"disk-a"}, 1}, {"tag:Name", []string{"disk-?"}, 12}, {"tag:Name", []string{"*-[ab]"}, 0}, {"tag:name", []string{"*"}, 0}, {"tag-key", []string{"Name"}, 12}, {"tag-value", []string{"disk-[ab]", "disk-c"}, 1},
 		{"availability-zone", []string{"us-west-2b"}, 6}, {"size", []string{"3", "4"}, 2}, {"encrypted", []string{"false"}, 12}, {"encrypted", []string{"true"}, 0},
 		{"status", []string{"available", "in-use"}, 12}, {"attachment.instance-id", []string{"*"}, 0}, {"volume-type", []string{"gp*"}, 12}, {"operator.managed", []string{"false"}, 12},
 		{"create-time", []string{"2026-11-24T*"}, 12},
@@ -274,14 +284,19 @@ func TestDryRun(t *testing.T) {
 func TestPlaces(t *testing.T) {
 	e := newEnv(t, nil)
 	z := must[ec2.DescribeAvailabilityZonesOutput](e, "DescribeAvailabilityZones", &ec2.DescribeAvailabilityZonesInput{}).AvailabilityZones
-	if len(z) != 2 || *z[0].ZoneName != "us-west-2a" || *z[1].ZoneId != "usw2-az2" {
-		t.Errorf("zones = %+v, want us-west-2a and b", z)
+	if len(z) != 3 || *z[0].ZoneName != "us-west-2a" || *z[1].ZoneId != "usw2-az2" {
+		t.Errorf("zones = %+v, want us-west-2a, b and c", z)
 	}
 	vpc := *must[ec2.DescribeVpcsOutput](e, "DescribeVpcs", &ec2.DescribeVpcsInput{Filters: []types.Filter{{Name: aws.String("is-default"), Values: []string{"true"}}}}).Vpcs[0].VpcId
 	sub := must[ec2.DescribeSubnetsOutput](e, "DescribeSubnets", &ec2.DescribeSubnetsInput{Filters: []types.Filter{{Name: aws.String("vpc-id"), Values: []string{vpc}}}}).Subnets
-	if len(sub) != 2 || *sub[0].AvailabilityZone == *sub[1].AvailabilityZone {
-		t.Errorf("subnets = %+v, want two in two zones", sub)
+	if len(sub) != 3 || *sub[0].AvailabilityZone == *sub[1].AvailabilityZone || *sub[0].CidrBlock == *sub[2].CidrBlock {
+		t.Errorf("subnets = %+v, want three in three zones", sub)
 	}
+	support := must[ec2.DescribeVpcAttributeOutput](e, "DescribeVpcAttribute", &ec2.DescribeVpcAttributeInput{VpcId: &vpc, Attribute: types.VpcAttributeNameEnableDnsSupport})
+	if support.EnableDnsSupport == nil || *support.EnableDnsSupport.Value || support.EnableDnsHostnames != nil {
+		t.Errorf("DescribeVpcAttribute = %+v, want enableDnsSupport alone, false: nothing resolves names", support)
+	}
+	e.refused(e.person(), "DescribeVpcAttribute", &ec2.DescribeVpcAttributeInput{VpcId: aws.String("vpc-12345678"), Attribute: types.VpcAttributeNameEnableDnsSupport}, "InvalidVpcID.NotFound", "vpc-12345678")
 	e.refused(e.person(), "DescribeSubnets", &ec2.DescribeSubnetsInput{SubnetIds: []string{"subnet-0123456789abcdef0"}}, "InvalidSubnetID.NotFound", "subnet-0123456789abcdef0")
 	first := e.instance()
 	e.restart()

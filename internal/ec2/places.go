@@ -23,6 +23,8 @@ func (s *Service) placeOperations() []api.Operation {
 		view("DescribeInstances", s.describeInstances),
 		view("DescribeInstanceStatus", s.describeInstanceStatus),
 		view("DescribeVpcs", s.describeVpcs),
+		view("DescribeVpcAttribute", s.describeVpcAttribute),
+		view("DescribeRouteTables", s.describeRouteTables),
 		view("DescribeSubnets", s.describeSubnets),
 		view("DescribeSecurityGroups", s.describeSecurityGroups),
 		view("DescribeAccountAttributes", s.describeAccountAttributes),
@@ -30,7 +32,7 @@ func (s *Service) placeOperations() []api.Operation {
 }
 
 // zonesOf are the zones of a region, hostZone the one that the host is in.
-func zonesOf(region string) []string { return []string{region + "a", region + "b"} }
+func zonesOf(region string) []string { return []string{region + "a", region + "b", region + "c"} }
 func hostZone(region string) string  { return region + "a" }
 
 // zoneID is the zone's ID: "usw2-az1" for us-west-2a.
@@ -181,7 +183,7 @@ func (s *Service) isPlace(c *api.Call, id string) bool {
 
 // checkInstance refuses an instance that is not this host.
 func (s *Service) checkInstance(c *api.Call, h *host, id string) error {
-	if err := checkID("i", "InvalidInstanceID", id); err != nil {
+	if err := checkID("i", "instanceId", id); err != nil {
 		return err
 	}
 	if id != instanceID(h, c) {
@@ -352,6 +354,49 @@ func (s *Service) describeVpcs(_ context.Context, tx *store.Tx, c *api.Call, in 
 	return out, nil
 }
 
+// describeVpcAttribute: names are not resolved in the VPC, nor are addresses counted.
+func (s *Service) describeVpcAttribute(_ context.Context, _ *store.Tx, c *api.Call, in *ec2.DescribeVpcAttributeInput) (*ec2.DescribeVpcAttributeOutput, error) {
+	id, no := aws.ToString(in.VpcId), &types.AttributeBooleanValue{Value: aws.Bool(false)}
+	if id != vpcID(c) {
+		return nil, fail("InvalidVpcID.NotFound", "The vpc ID '%s' does not exist", id)
+	}
+	out := &ec2.DescribeVpcAttributeOutput{VpcId: &id}
+	switch in.Attribute {
+	case types.VpcAttributeNameEnableDnsSupport:
+		out.EnableDnsSupport = no
+	case types.VpcAttributeNameEnableDnsHostnames:
+		out.EnableDnsHostnames = no
+	default:
+		out.EnableNetworkAddressUsageMetrics = no
+	}
+	return out, nil
+}
+
+// routeTableFilters are known so that a misspelt one is refused; there is nothing to filter.
+var routeTableFilters = func() fields[*types.RouteTable] {
+	f := fields[*types.RouteTable]{of: map[string]func(*types.RouteTable) []string{}, tags: func(*types.RouteTable) map[string]string { return nil }}
+	for _, name := range []string{"association.gateway-id", "association.main", "association.route-table-association-id", "association.route-table-id", "association.subnet-id", "owner-id",
+		"route-table-id", "route.destination-cidr-block", "route.destination-ipv6-cidr-block", "route.destination-prefix-list-id", "route.egress-only-internet-gateway-id", "route.gateway-id",
+		"route.instance-id", "route.nat-gateway-id", "route.origin", "route.state", "route.transit-gateway-id", "route.vpc-peering-connection-id", "vpc-id"} {
+		f.of[name] = func(*types.RouteTable) []string { return nil }
+	}
+	return f
+}()
+
+// describeRouteTables: nothing is routed through the VPC, so it has no route table.
+func (s *Service) describeRouteTables(_ context.Context, _ *store.Tx, _ *api.Call, in *ec2.DescribeRouteTablesInput) (*ec2.DescribeRouteTablesOutput, error) {
+	if _, err := pageOf("DescribeRouteTables", in.MaxResults, in.NextToken, 5, 100, "routeTableIds", in.RouteTableIds); err != nil {
+		return nil, err
+	}
+	if _, err := routeTableFilters.matcher(in.Filters); err != nil {
+		return nil, err
+	}
+	if len(in.RouteTableIds) > 0 {
+		return nil, fail("InvalidRouteTableID.NotFound", "The routeTable ID '%s' does not exist", in.RouteTableIds[0])
+	}
+	return &ec2.DescribeRouteTablesOutput{RouteTables: []types.RouteTable{}}, nil
+}
+
 var subnetFilters = fields[*types.Subnet]{
 	of: map[string]func(*types.Subnet) []string{
 		"availability-zone":    func(v *types.Subnet) []string { return one(*v.AvailabilityZone) },
@@ -384,7 +429,7 @@ func (s *Service) describeSubnets(_ context.Context, tx *store.Tx, c *api.Call, 
 		id := subnetID(c, z)
 		known[id] = true
 		d := types.Subnet{SubnetId: aws.String(id), SubnetArn: aws.String(arnOf(c.Account, c.Region, "subnet", id)), VpcId: aws.String(vpcID(c)), OwnerId: aws.String(c.Account),
-			AvailabilityZone: aws.String(z), AvailabilityZoneId: aws.String(zoneID(z)), CidrBlock: aws.String([]string{"172.31.0.0/20", "172.31.16.0/20"}[i]),
+			AvailabilityZone: aws.String(z), AvailabilityZoneId: aws.String(zoneID(z)), CidrBlock: aws.String([]string{"172.31.0.0/20", "172.31.16.0/20", "172.31.32.0/20"}[i]),
 			DefaultForAz: aws.Bool(true), MapPublicIpOnLaunch: aws.Bool(false), AssignIpv6AddressOnCreation: aws.Bool(false), State: types.SubnetStateAvailable,
 			AvailableIpAddressCount: aws.Int32(4091), Tags: s.placeTags(tx, c, id)}
 		if (len(in.SubnetIds) == 0 || slices.Contains(in.SubnetIds, id)) && match(&d) {

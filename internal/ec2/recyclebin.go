@@ -57,7 +57,7 @@ func (s *Service) listRecycled(_ context.Context, tx *store.Tx, c *api.Call, in 
 		return true
 	})
 	for _, id := range in.SnapshotIds {
-		if err := checkID("snap", "InvalidSnapshotID", id); err != nil {
+		if err := checkID("snap", "snapshotId", id); err != nil {
 			return nil, err
 		}
 		if !slices.ContainsFunc(list, func(i types.SnapshotRecycleBinInfo) bool { return *i.SnapshotId == id }) {
@@ -72,7 +72,7 @@ func (s *Service) listRecycled(_ context.Context, tx *store.Tx, c *api.Call, in 
 
 func (s *Service) restoreRecycled(_ context.Context, tx *store.Tx, c *api.Call, in *ec2.RestoreSnapshotFromRecycleBinInput) (*ec2.RestoreSnapshotFromRecycleBinOutput, error) {
 	id := aws.ToString(in.SnapshotId)
-	if err := checkID("snap", "InvalidSnapshotID", id); err != nil {
+	if err := checkID("snap", "snapshotId", id); err != nil {
 		return nil, err
 	}
 	n := s.snapshots.Edit(tx, key(c.Account, c.Region, id))

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -203,12 +204,21 @@ func arnOf(account, region, kind, id string) string {
 
 var resourceID = regexp.MustCompile(`^(vol|snap|i|vpc|subnet|sg)-([0-9a-f]{8}|[0-9a-f]{17})$`)
 
-// checkID refuses what is no ID of the kind ("vol"), with EC2's words.
-func checkID(kind, codeName, id string) error {
+// checkID refuses what is no ID of the kind ("vol"), with EC2's words, which differ
+// from kind to kind; parameter is what the call names it by. Clients match on these words.
+func checkID(kind, parameter, id string) error {
 	if m := resourceID.FindStringSubmatch(id); m != nil && m[1] == kind {
 		return nil
 	}
-	return fail(codeName+".Malformed", "Invalid id: %q (expecting %q)", id, kind+"-...")
+	switch {
+	case id == "" && kind != "i":
+		return fail("InvalidParameterValue", "Value () for parameter %s is invalid. Parameter may not be null or empty", parameter)
+	case kind == "vol" || kind == "snap" && !strings.HasPrefix(id, "snap-"):
+		return fail("InvalidParameterValue", "Value (%s) for parameter %s is invalid. Expected: '%s-...'.", id, parameter, kind)
+	case kind == "snap":
+		return fail("InvalidSnapshotID.Malformed", "Value ( %s ) for parameter %s is invalid.", id, parameter)
+	}
+	return fail("InvalidInstanceID.Malformed", "Invalid id: %q (expecting %q)", id, kind+"-...")
 }
 
 // keyedLocks serialises the steps on one volume within this process.

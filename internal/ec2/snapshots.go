@@ -62,6 +62,7 @@ func (s *Service) snapshotOperations() []api.Operation {
 			return creationTargets(c, "CopySnapshot", newSnapshotARN(c), map[string][]string{}, tags), nil
 		})),
 		view("DescribeSnapshots", s.describeSnapshots),
+		view("DescribeSnapshotTierStatus", s.describeTiers),
 		steps("DeleteSnapshot", s.deleteSnapshot, on(func(in any) *string { return in.(*ec2.DeleteSnapshotInput).SnapshotId })),
 		view("DescribeSnapshotAttribute", s.describeSnapshotAttribute, on(func(in any) *string { return in.(*ec2.DescribeSnapshotAttributeInput).SnapshotId })),
 		update("ModifySnapshotAttribute", s.modifySnapshotAttribute, on(func(in any) *string { return in.(*ec2.ModifySnapshotAttributeInput).SnapshotId })),
@@ -89,7 +90,7 @@ func noSnapshot(id string) error {
 
 // findSnapshot returns the caller's own snapshot.
 func (s *Service) findSnapshot(tx *store.Tx, c *api.Call, id string) (*snapshot, error) {
-	if err := checkID("snap", "InvalidSnapshotID", id); err != nil {
+	if err := checkID("snap", "snapshotId", id); err != nil {
 		return nil, err
 	}
 	n := s.snapshots.Get(tx, key(c.Account, c.Region, id))
@@ -133,7 +134,7 @@ func (s *Service) mayRestore(tx *store.Tx, n *snapshot, account string) bool {
 
 // usableSnapshot is one that a volume can be made of.
 func (s *Service) usableSnapshot(tx *store.Tx, c *api.Call, id string) (*snapshot, error) {
-	if err := checkID("snap", "InvalidSnapshotID", id); err != nil {
+	if err := checkID("snap", "snapshotId", id); err != nil {
 		return nil, err
 	}
 	n := s.visible(tx, c.Account, c.Region, id)
@@ -470,7 +471,7 @@ func (s *Service) copySnapshot(ctx context.Context, c *api.Call, in *ec2.CopySna
 	if region == "" {
 		return nil, fail("MissingParameter", "The request must contain the parameter SourceRegion")
 	}
-	if err := checkID("snap", "InvalidSnapshotID", sourceID); err != nil {
+	if err := checkID("snap", "sourceSnapshotId", sourceID); err != nil {
 		return nil, err
 	}
 	tags, err := creationTags(in.TagSpecifications, types.ResourceTypeSnapshot)
@@ -666,7 +667,7 @@ func (s *Service) describeSnapshots(_ context.Context, tx *store.Tx, c *api.Call
 	}
 	if len(in.SnapshotIds) > 0 {
 		for _, id := range slices.Compact(slices.Sorted(slices.Values(in.SnapshotIds))) {
-			if err := checkID("snap", "InvalidSnapshotID", id); err != nil {
+			if err := checkID("snap", "snapshotId", id); err != nil {
 				return nil, err
 			}
 			n := s.visible(tx, c.Account, c.Region, id)

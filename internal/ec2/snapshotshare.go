@@ -48,6 +48,11 @@ func (s *Service) modifySnapshotAttribute(_ context.Context, tx *store.Tx, c *ap
 	if in.Attribute != "" && in.Attribute != types.SnapshotAttributeNameCreateVolumePermission {
 		return nil, fail("InvalidParameterValue", "Only createVolumePermission can be modified.")
 	}
+	for _, g := range in.GroupNames {
+		if g != "all" {
+			return nil, fail("InvalidAMIAttributeItemValue", "Invalid attribute item value \"%s\" for userGroup item type.", g)
+		}
+	}
 	var add, remove []string
 	name := func(p types.CreateVolumePermission) string {
 		if p.Group != "" {
@@ -72,6 +77,9 @@ func (s *Service) modifySnapshotAttribute(_ context.Context, tx *store.Tx, c *ap
 		if len(more) > 0 {
 			return nil, fail("MissingParameter", "The request must contain the parameter operationType")
 		}
+	}
+	if len(add)+len(remove) == 0 {
+		return nil, fail("InvalidParameterCombination", "No attributes specified.")
 	}
 	for _, a := range append(slices.Clone(add), remove...) {
 		if a != "all" && (len(a) != 12 || strings.Trim(a, "0123456789") != "") {

@@ -163,7 +163,7 @@ func (s *Service) wishOf(tx *store.Tx, c *api.Call, in *ec2.CreateVolumeInput) (
 			return nil, fail("InvalidParameterValue", "The size of the volume (%d GiB) is smaller than snapshot %s, expect size >= %d GiB.", w.size, parent.ID, parent.SizeGiB)
 		}
 	} else if in.Size == nil {
-		return nil, fail("MissingParameter", "The request must contain the parameter size or snapshotId")
+		return nil, fail("MissingParameter", "The request must contain the parameter size/snapshot")
 	}
 	if w.iops, w.throughput, err = performance(&w.typ, w.size, in.Iops, in.Throughput); err != nil {
 		return nil, err
@@ -445,7 +445,7 @@ func (s *Service) removeRecord(ctx context.Context, v *volume) error {
 
 // find returns the caller's volume, or the error that says there is none.
 func (s *Service) find(tx *store.Tx, c *api.Call, id string) (*volume, error) {
-	if err := checkID("vol", "InvalidVolumeID", id); err != nil {
+	if err := checkID("vol", "volumeId", id); err != nil {
 		return nil, err
 	}
 	v := s.volumes.Get(tx, key(c.Account, c.Region, id))

@@ -275,7 +275,7 @@ func TestAttachRefusals(t *testing.T) {
 		return &ec2.AttachVolumeInput{VolumeId: aws.String(v), InstanceId: aws.String(i), Device: aws.String(d)}
 	}
 	e.refused(e.person(), "AttachVolume", att("vol-0123456789abcdef0", inst, "/dev/sdf"), "InvalidVolume.NotFound", "The volume 'vol-0123456789abcdef0' does not exist.")
-	e.refused(e.person(), "AttachVolume", att("volume", inst, "/dev/sdf"), "InvalidVolumeID.Malformed", "volume")
+	e.refused(e.person(), "AttachVolume", att("volume", inst, "/dev/sdf"), "InvalidParameterValue", "Value (volume) for parameter volumeId is invalid. Expected: 'vol-...'.")
 	e.refused(e.person(), "AttachVolume", att(id, "i-0123456789abcdef0", "/dev/sdf"), "InvalidInstanceID.NotFound", "i-0123456789abcdef0")
 	e.refused(e.person(), "AttachVolume", att(id, "host", "/dev/sdf"), "InvalidInstanceID.Malformed", "host")
 	e.refused(e.person(), "AttachVolume", att(far, inst, "/dev/sdf"), "InvalidVolume.ZoneMismatch", "us-west-2b")
