@@ -147,7 +147,7 @@ func (a *App) services(ctx context.Context, root keyring.Root) error {
 			return err
 		}
 	}
-	keys, err := kms.New(kms.Config{Store: a.store, Clock: cfg.Clock, Root: root, KeyStores: stores, Principals: a.iam, Logger: cfg.Logger, Quotas: cfg.KMSQuotas})
+	keys, err := kms.New(kms.Config{Store: a.store, Clock: cfg.Clock, Root: root, KeyStores: stores, Principals: a.iam, Events: a.log, Logger: cfg.Logger, Quotas: cfg.KMSQuotas})
 	if err != nil {
 		return err
 	}

@@ -54,8 +54,7 @@ func appendRecord(b []byte, r *Record) ([]byte, error) {
 			return b, fmt.Errorf("additionalEventData of %s: %w", r.EventName, err)
 		}
 	}
-	b = append(b, `,"requestID":`...)
-	b = appendString(b, r.RequestID)
+	b = appendOptional(b, `,"requestID":`, r.RequestID)
 	b = append(b, `,"eventID":`...)
 	b = appendString(b, r.EventID)
 	b = append(b, `,"readOnly":`...)
@@ -83,6 +82,12 @@ func appendRecord(b []byte, r *Record) ([]byte, error) {
 	b = strconv.AppendBool(b, r.ManagementEvent)
 	b = append(b, `,"recipientAccountId":`...)
 	b = appendString(b, r.RecipientAccountID)
+	if len(r.ServiceEventDetails) > 0 {
+		b = append(b, `,"serviceEventDetails":`...)
+		if b, err = appendObject(b, r.ServiceEventDetails, maxAdditional); err != nil {
+			return b, fmt.Errorf("serviceEventDetails of %s: %w", r.EventName, err)
+		}
+	}
 	b = appendOptional(b, `,"sharedEventID":`, r.SharedEventID)
 	b = append(b, `,"eventCategory":`...)
 	b = appendString(b, r.EventCategory)
@@ -96,7 +101,8 @@ func appendRecord(b []byte, r *Record) ([]byte, error) {
 }
 
 func appendIdentity(b []byte, u *UserIdentity) []byte {
-	b = appendString(append(b, `{"type":`...), u.Type)
+	start := len(b)
+	b = appendOptional(b, `,"type":`, u.Type)
 	b = appendOptional(b, `,"principalId":`, u.PrincipalID)
 	b = appendOptional(b, `,"arn":`, u.ARN)
 	b = appendOptional(b, `,"accountId":`, u.AccountID)
@@ -121,6 +127,10 @@ func appendIdentity(b []byte, u *UserIdentity) []byte {
 		b = append(b, '}')
 	}
 	b = appendOptional(b, `,"invokedBy":`, u.InvokedBy)
+	if len(b) == start {
+		return append(b, "{}"...)
+	}
+	b[start] = '{' // the first member's comma
 	return append(b, '}')
 }
 

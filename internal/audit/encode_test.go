@@ -26,7 +26,7 @@ func TestAppendRecordEqualsEncodingJSON(t *testing.T) {
 		ErrorCode: "AccessDenied", ErrorMessage: "no", RequestParameters: map[string]any{"a": nil, "b": []any{1, "x", true, 2.5, int64(7), int32(8), uint8(9)}, "c": map[string]string{"k": "v"}, "d": []string{"x", "y"},
 			"e": map[string]any{}, "f": []map[string]any{{"z": 1}}, "g": []string(nil), "h": map[string]any(nil), "i": []any(nil), "j": map[string]string(nil), "k": json.Number("12")},
 		ResponseElements: map[string]any{"grantId": "x"}, AdditionalEventData: map[string]any{"keyMaterialId": "y"}, RequestID: "r", EventID: "e", ReadOnly: true,
-		Resources: []Resource{{"1", "AWS::KMS::Key", "arn:1"}, {"", "", "arn:2"}}, EventType: "AwsApiCall", ManagementEvent: true, RecipientAccountID: "1", SharedEventID: "s",
+		Resources: []Resource{{"1", "AWS::KMS::Key", "arn:1"}, {"", "", "arn:2"}}, EventType: "AwsApiCall", ManagementEvent: true, RecipientAccountID: "1", ServiceEventDetails: map[string]any{"keyId": "z"}, SharedEventID: "s",
 		EventCategory: "Management", TLSDetails: &TLSDetails{"TLSv1.3", "c", "h"}, SessionCredentialFromConsole: "true"}
 	for i, r := range []Record{{}, full, {UserIdentity: UserIdentity{SessionContext: &SessionContext{}}}, {UserIdentity: UserIdentity{SessionContext: &SessionContext{Attributes: map[string]string{"a": "b"}}}}} {
 		got, err := appendRecord(nil, &r)

@@ -22,13 +22,15 @@ type Record struct {
 	RequestParameters   map[string]any `json:"requestParameters"` // null when none
 	ResponseElements    map[string]any `json:"responseElements"`  // null for calls that change nothing
 	AdditionalEventData map[string]any `json:"additionalEventData,omitempty"`
-	RequestID           string         `json:"requestID"`
+	RequestID           string         `json:"requestID,omitempty"` // "" for what no request asked for
 	EventID             string         `json:"eventID"`
 	ReadOnly            bool           `json:"readOnly"`
 	Resources           []Resource     `json:"resources,omitempty"`
 	EventType           string         `json:"eventType"` // AwsApiCall, AwsServiceEvent, AwsConsoleSignIn
 	ManagementEvent     bool           `json:"managementEvent"`
 	RecipientAccountID  string         `json:"recipientAccountId"`
+	// ServiceEventDetails says what an AwsServiceEvent did.
+	ServiceEventDetails map[string]any `json:"serviceEventDetails,omitempty"`
 	SharedEventID       string         `json:"sharedEventID,omitempty"`
 	EventCategory       string         `json:"eventCategory"`
 	TLSDetails          *TLSDetails    `json:"tlsDetails,omitempty"`
@@ -39,7 +41,7 @@ type Record struct {
 // UserIdentity says who called. Source: CloudTrail User Guide, "CloudTrail
 // userIdentity element".
 type UserIdentity struct {
-	Type           string          `json:"type"` // Root, IAMUser, AssumedRole, FederatedUser, AWSService, AWSAccount
+	Type           string          `json:"type,omitempty"` // Root, IAMUser, AssumedRole, FederatedUser, AWSService, AWSAccount
 	PrincipalID    string          `json:"principalId,omitempty"`
 	ARN            string          `json:"arn,omitempty"`
 	AccountID      string          `json:"accountId,omitempty"`

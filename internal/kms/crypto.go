@@ -181,6 +181,7 @@ func (s *Service) encrypt(ctx context.Context, tx *store.Tx, c *api.Call, in *km
 		return nil, errDryRun()
 	}
 	s.used.touch(c, f.Key, "Encrypt")
+	noteMaterial(c, "keyMaterialId", f.shownMaterial(m))
 	return &kms.EncryptOutput{CiphertextBlob: blob, KeyId: ptr(f.arn()), EncryptionAlgorithm: a}, nil
 }
 
@@ -313,6 +314,7 @@ func (s *Service) decrypt(ctx context.Context, tx *store.Tx, c *api.Call, in *km
 	out := &kms.DecryptOutput{Plaintext: plain, KeyId: ptr(src.arn()), EncryptionAlgorithm: a}
 	if material != "" {
 		out.KeyMaterialId = ptr(material)
+		noteMaterial(c, "keyMaterialId", out.KeyMaterialId)
 	}
 	return out, nil
 }
@@ -413,9 +415,11 @@ func (s *Service) reEncrypt(ctx context.Context, tx *store.Tx, c *api.Call, in *
 	out := &kms.ReEncryptOutput{CiphertextBlob: blob, KeyId: ptr(dst.arn()), SourceKeyId: ptr(src.arn()), SourceEncryptionAlgorithm: from, DestinationEncryptionAlgorithm: to}
 	if material != "" {
 		out.SourceKeyMaterialId = ptr(material)
+		noteMaterial(c, "sourceKeyMaterialId", out.SourceKeyMaterialId)
 	}
 	if dst.Spec == specSymmetric && !dst.inStore() {
 		out.DestinationKeyMaterialId = ptr(m.ID)
+		noteMaterial(c, "destinationKeyMaterialId", out.DestinationKeyMaterialId)
 	}
 	return out, nil
 }
@@ -473,6 +477,7 @@ func (s *Service) generateDataKey(ctx context.Context, tx *store.Tx, c *api.Call
 		return nil, err
 	}
 	s.used.touch(c, f.Key, "GenerateDataKey")
+	noteMaterial(c, "keyMaterialId", f.shownMaterial(m))
 	return &kms.GenerateDataKeyOutput{CiphertextBlob: blob, Plaintext: plain, KeyId: ptr(f.arn()), KeyMaterialId: f.shownMaterial(m)}, nil
 }
 
@@ -499,6 +504,7 @@ func (s *Service) generateDataKeyWithoutPlaintext(ctx context.Context, tx *store
 		return nil, err
 	}
 	s.used.touch(c, f.Key, "GenerateDataKeyWithoutPlaintext")
+	noteMaterial(c, "keyMaterialId", f.shownMaterial(m))
 	return &kms.GenerateDataKeyWithoutPlaintextOutput{CiphertextBlob: blob, KeyId: ptr(f.arn()), KeyMaterialId: f.shownMaterial(m)}, nil
 }
 
@@ -516,15 +522,15 @@ func (s *Service) generateRandom(ctx context.Context, tx *store.Tx, c *api.Call,
 	return &kms.GenerateRandomOutput{Plaintext: b}, nil
 }
 
-// auditMaterial adds what AWS's records show of the key material that was used.
-func auditMaterial(r *audit.Record, id *string) {
-	if id == nil {
+// noteMaterial puts the key material that was used on the record; name is AWS's, id nil where AWS shows none.
+func noteMaterial(c *api.Call, name string, id *string) {
+	if id == nil || c.Record == nil {
 		return
 	}
-	if r.AdditionalEventData == nil {
-		r.AdditionalEventData = map[string]any{}
+	if c.Record.AdditionalEventData == nil {
+		c.Record.AdditionalEventData = map[string]any{}
 	}
-	r.AdditionalEventData["keyMaterialId"] = *id
+	c.Record.AdditionalEventData[name] = *id
 }
 
 // parameter sets one request parameter.
@@ -539,37 +545,11 @@ func auditEncrypt(_ *api.Call, in *kms.EncryptInput, _ *kms.EncryptOutput, r *au
 	parameter(r, "encryptionAlgorithm", algorithmOr(in.EncryptionAlgorithm))
 }
 
-func auditDecrypt(_ *api.Call, in *kms.DecryptInput, out *kms.DecryptOutput, r *audit.Record) {
+func auditDecrypt(_ *api.Call, in *kms.DecryptInput, _ *kms.DecryptOutput, r *audit.Record) {
 	parameter(r, "encryptionAlgorithm", algorithmOr(in.EncryptionAlgorithm))
-	if out != nil {
-		auditMaterial(r, out.KeyMaterialId)
-	}
 }
 
-func auditDataKey(_ *api.Call, _ *kms.GenerateDataKeyInput, out *kms.GenerateDataKeyOutput, r *audit.Record) {
-	if out != nil {
-		auditMaterial(r, out.KeyMaterialId)
-	}
-}
-
-func auditDataKeyWithoutPlaintext(_ *api.Call, _ *kms.GenerateDataKeyWithoutPlaintextInput, out *kms.GenerateDataKeyWithoutPlaintextOutput, r *audit.Record) {
-	if out != nil {
-		auditMaterial(r, out.KeyMaterialId)
-	}
-}
-
-func auditReEncrypt(_ *api.Call, in *kms.ReEncryptInput, out *kms.ReEncryptOutput, r *audit.Record) {
+func auditReEncrypt(_ *api.Call, in *kms.ReEncryptInput, _ *kms.ReEncryptOutput, r *audit.Record) {
 	parameter(r, "sourceEncryptionAlgorithm", algorithmOr(in.SourceEncryptionAlgorithm))
 	parameter(r, "destinationEncryptionAlgorithm", algorithmOr(in.DestinationEncryptionAlgorithm))
-	if out != nil {
-		if r.AdditionalEventData == nil {
-			r.AdditionalEventData = map[string]any{}
-		}
-		if out.SourceKeyMaterialId != nil {
-			r.AdditionalEventData["sourceKeyMaterialId"] = *out.SourceKeyMaterialId
-		}
-		if out.DestinationKeyMaterialId != nil {
-			r.AdditionalEventData["destinationKeyMaterialId"] = *out.DestinationKeyMaterialId
-		}
-	}
 }

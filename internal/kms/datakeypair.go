@@ -100,6 +100,7 @@ func (s *Service) generateDataKeyPair(ctx context.Context, tx *store.Tx, c *api.
 		return nil, err
 	}
 	s.used.touch(c, f.Key, "GenerateDataKeyPair")
+	noteMaterial(c, "keyMaterialId", ptr(m.ID))
 	return &kms.GenerateDataKeyPairOutput{KeyId: ptr(f.arn()), KeyMaterialId: ptr(m.ID), KeyPairSpec: in.KeyPairSpec, PrivateKeyCiphertextBlob: blob, PrivateKeyPlaintext: private, PublicKey: public}, nil
 }
 
@@ -118,5 +119,6 @@ func (s *Service) generateDataKeyPairWithoutPlaintext(ctx context.Context, tx *s
 	}
 	secret.Zero(private)
 	s.used.touch(c, f.Key, "GenerateDataKeyPairWithoutPlaintext")
+	noteMaterial(c, "keyMaterialId", ptr(m.ID))
 	return &kms.GenerateDataKeyPairWithoutPlaintextOutput{KeyId: ptr(f.arn()), KeyMaterialId: ptr(m.ID), KeyPairSpec: in.KeyPairSpec, PrivateKeyCiphertextBlob: blob, PublicKey: public}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -79,6 +80,8 @@ type bench struct {
 	ops map[string]*api.Operation
 	clk *clock.Manual
 	dir string
+	// events are the records that the service made by itself.
+	events *recorded
 	// free skips authorisation.
 	free bool
 	iam  map[string][]policy.Source
@@ -100,20 +103,47 @@ func openBench(t testing.TB, dir string, clk *clock.Manual) *bench {
 		t.Fatal(err)
 	}
 	who := &everybody{map[string]int{}, map[string]bool{}, map[string]string{}}
-	s, err := New(Config{Store: st, Clock: clk, Root: root, Principals: who})
+	events := &recorded{}
+	s, err := New(Config{Store: st, Clock: clk, Root: root, Principals: who, Events: events})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := st.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{TB: t, who: who, s: s, st: st, ops: map[string]*api.Operation{}, clk: clk, dir: dir, free: true, iam: map[string][]policy.Source{}}
+	b := &bench{TB: t, who: who, s: s, st: st, ops: map[string]*api.Operation{}, clk: clk, dir: dir, events: events, free: true, iam: map[string][]policy.Source{}}
 	ops := s.Operations()
 	for i := range ops {
 		b.ops[ops[i].Name] = &ops[i]
 	}
 	t.Cleanup(func() { _ = st.Close() })
 	return b
+}
+
+// recorded is an outbox that is read by tests. Of a transaction that is run again it has the records twice.
+type recorded struct {
+	mu  sync.Mutex
+	all []*audit.Record
+}
+
+func (e *recorded) Outbox(_ *store.Tx, r *audit.Record) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, r)
+	return nil
+}
+
+// take returns the events of a name so far, and forgets all.
+func (e *recorded) take(name string) (of []*audit.Record) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, r := range e.all {
+		if r.EventName == name {
+			of = append(of, r)
+		}
+	}
+	e.all = nil
+	return of
 }
 
 // root, user and service are callers.

@@ -411,7 +411,11 @@ func (s *Service) rotateImported(tx *store.Tx, k *Key, now time.Time, by string)
 	if next == "" {
 		return errNothingPending(k)
 	}
-	return s.shared(tx, k, func(k *Key) {
+	previous := ""
+	if m := k.current(); m != nil {
+		previous = m.ID
+	}
+	err := s.shared(tx, k, func(k *Key) {
 		for i := range k.Materials {
 			switch m := &k.Materials[i]; {
 			case m.ID == next:
@@ -422,6 +426,10 @@ func (s *Service) rotateImported(tx *store.Tx, k *Key, now time.Time, by string)
 		}
 		k.advance(now, by)
 	})
+	if err != nil {
+		return err
+	}
+	return s.rotated(tx, k, previous, by)
 }
 
 func errNothingPending(k *Key) error {

@@ -383,6 +383,9 @@ func (s *Service) reapKey(tx *store.Tx, k *Key) error {
 	for i := range k.Materials {
 		if m := &k.Materials[i]; len(m.Wrapped) > 0 && m.expired(now) {
 			m.Wrapped, changed = nil, true
+			if err := s.event(tx, k, "DeleteExpiredKeyMaterial", map[string]any{"keyMaterialId": m.ID}); err != nil {
+				return err
+			}
 			if m.pending() {
 				continue
 			}
@@ -444,6 +447,9 @@ func (s *Service) destroy(tx *store.Tx, k *Key) error {
 		if err := s.replicaGone(tx, k); err != nil {
 			return err
 		}
+	}
+	if err := s.event(tx, k, "DeleteKey", nil); err != nil {
+		return err
 	}
 	if err := s.store.Erase(tx); err != nil {
 		return err

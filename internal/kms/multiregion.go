@@ -167,6 +167,9 @@ func (s *Service) replicateKey(ctx context.Context, tx *store.Tx, c *api.Call, i
 	if err != nil {
 		return nil, err
 	}
+	if err := s.inRegion(tx, c, &r, "CreateKey", creation(&r)); err != nil {
+		return nil, err
+	}
 	out := &kms.ReplicateKeyOutput{ReplicaKeyMetadata: s.metadata(tx, &r, c), ReplicaPolicy: &text, ReplicaTags: []types.Tag{}}
 	for _, name := range sortedNames(r.Tags) {
 		out.ReplicaTags = append(out.ReplicaTags, types.Tag{TagKey: ptr(name), TagValue: ptr(r.Tags[name])})
@@ -244,7 +247,10 @@ func (s *Service) updatePrimaryRegion(ctx context.Context, tx *store.Tx, c *api.
 	if err := s.put(tx, k); err != nil {
 		return nil, err
 	}
-	return &kms.UpdatePrimaryRegionOutput{}, s.put(tx, r)
+	if err := s.put(tx, r); err != nil {
+		return nil, err
+	}
+	return &kms.UpdatePrimaryRegionOutput{}, s.inRegion(tx, c, r, "UpdatePrimaryRegion", map[string]any{"keyId": r.arn(), "primaryRegion": region})
 }
 
 // replicaGone takes a destroyed replica off its primary's list. A primary that

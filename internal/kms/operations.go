@@ -46,9 +46,13 @@ func onGrants[In any](s *Service, action string, ref func(*In) *string) api.Opti
 }
 
 // audited puts the key's ARN into the response elements of an operation that
-// changes a key, as AWS does since December 2022 whether or not the reply has it.
-func audited[In, Out any]() api.Option {
+// changes a key, as AWS does since December 2022 whether or not the reply has it, and
+// defaults into its request parameters.
+func audited[In, Out any](defaults ...map[string]any) api.Option {
 	return api.Audited(func(_ *api.Call, _ *In, out *Out, r *audit.Record) {
+		for _, d := range defaults {
+			defaulted(r, d)
+		}
 		arn := keyOf(r)
 		if out == nil || arn == "" {
 			return
@@ -76,7 +80,7 @@ func (s *Service) operations() []api.Operation {
 		api.NewUpdate("kms", "CreateAlias", s.createAlias, api.On(s.onCreateAlias)),
 		api.NewUpdate("kms", "CreateCustomKeyStore", s.createCustomKeyStore, onAll[kms.CreateCustomKeyStoreInput]("CreateCustomKeyStore"), api.Before(s.beforeCreateStore), api.Sensitive("KeyStorePassword", "XksProxyAuthenticationCredential")),
 		api.NewUpdate("kms", "CreateGrant", s.createGrant, api.On(s.onCreateGrant), api.Sensitive("GrantToken", "GrantTokens"), api.Audited(auditCreateGrant)),
-		api.NewUpdate("kms", "CreateKey", s.createKey, api.On(s.onCreateKey), api.Before(s.beforeCreateKey)),
+		api.NewUpdate("kms", "CreateKey", s.createKey, api.On(s.onCreateKey), api.Before(s.beforeCreateKey), api.Audited(auditCreateKey)),
 		api.NewView("kms", "Decapsulate", s.decapsulate, onUse(s, "Decapsulate", func(in *kms.DecapsulateInput) *string { return in.KeyId }, nil, nil), api.Sensitive("SharedSecretCiphertextBlob", "SharedSecret", "GrantTokens")),
 		api.NewView("kms", "Decrypt", s.decrypt, api.On(s.onDecrypt), api.Refuses("Recipient"), secretBlobs, api.Audited(auditDecrypt)),
 		api.NewUpdate("kms", "DeleteAlias", s.deleteAlias, api.On(s.onDeleteAlias)),
@@ -104,7 +108,7 @@ func (s *Service) operations() []api.Operation {
 		}), secretBlobs, api.Audited(auditEncrypt)),
 		api.NewView("kms", "GenerateDataKey", s.generateDataKey, onUse(s, "GenerateDataKey", func(in *kms.GenerateDataKeyInput) *string { return in.KeyId }, func(in *kms.GenerateDataKeyInput) map[string]string { return in.EncryptionContext }, func(in *kms.GenerateDataKeyInput, f found, k conditions) {
 			k.text("kms:EncryptionAlgorithm", "SYMMETRIC_DEFAULT")
-		}), api.Refuses("Recipient"), secretBlobs, api.Audited(auditDataKey)),
+		}), api.Refuses("Recipient"), secretBlobs),
 		api.NewView("kms", "GenerateDataKeyPair", s.generateDataKeyPair, onUse(s, "GenerateDataKeyPair", func(in *kms.GenerateDataKeyPairInput) *string { return in.KeyId }, func(in *kms.GenerateDataKeyPairInput) map[string]string { return in.EncryptionContext }, func(in *kms.GenerateDataKeyPairInput, f found, k conditions) {
 			k.text("kms:EncryptionAlgorithm", "SYMMETRIC_DEFAULT")
 			k.text("kms:DataKeyPairSpec", string(in.KeyPairSpec))
@@ -115,7 +119,7 @@ func (s *Service) operations() []api.Operation {
 		}), secretBlobs),
 		api.NewView("kms", "GenerateDataKeyWithoutPlaintext", s.generateDataKeyWithoutPlaintext, onUse(s, "GenerateDataKeyWithoutPlaintext", func(in *kms.GenerateDataKeyWithoutPlaintextInput) *string { return in.KeyId }, func(in *kms.GenerateDataKeyWithoutPlaintextInput) map[string]string { return in.EncryptionContext }, func(in *kms.GenerateDataKeyWithoutPlaintextInput, f found, k conditions) {
 			k.text("kms:EncryptionAlgorithm", "SYMMETRIC_DEFAULT")
-		}), secretBlobs, api.Audited(auditDataKeyWithoutPlaintext)),
+		}), secretBlobs),
 		api.NewView("kms", "GenerateMac", s.generateMac, onUse(s, "GenerateMac", func(in *kms.GenerateMacInput) *string { return in.KeyId }, nil, func(in *kms.GenerateMacInput, f found, k conditions) {
 			k.text("kms:MacAlgorithm", string(in.MacAlgorithm))
 		}), secretMessages),
@@ -143,9 +147,9 @@ func (s *Service) operations() []api.Operation {
 		api.NewView("kms", "ListRetirableGrants", s.listRetirableGrants, onAll[kms.ListRetirableGrantsInput]("ListRetirableGrants")),
 		api.NewUpdate("kms", "PutKeyPolicy", s.putKeyPolicy, onKey(s, "PutKeyPolicy", byKey, func(in *kms.PutKeyPolicyInput) *string { return in.KeyId }, func(in *kms.PutKeyPolicyInput, f found, k conditions) {
 			k.flag("kms:BypassPolicyLockoutSafetyCheck", in.BypassPolicyLockoutSafetyCheck)
-		}), audited[kms.PutKeyPolicyInput, kms.PutKeyPolicyOutput]()),
+		}), audited[kms.PutKeyPolicyInput, kms.PutKeyPolicyOutput](map[string]any{"policyName": "default", "bypassPolicyLockoutSafetyCheck": false})),
 		api.NewView("kms", "ReEncrypt", s.reEncrypt, api.On(s.onReEncrypt), secretBlobs, api.Audited(auditReEncrypt)),
-		api.NewUpdate("kms", "ReplicateKey", s.replicateKey, api.On(s.onReplicateKey)),
+		api.NewUpdate("kms", "ReplicateKey", s.replicateKey, api.On(s.onReplicateKey), api.Audited(auditReplicateKey)),
 		api.NewUpdate("kms", "RetireGrant", s.retireGrant, api.On(s.onRetireGrant), api.Sensitive("GrantToken"), api.Audited(auditRetireGrant)),
 		api.NewUpdate("kms", "RevokeGrant", s.revokeGrant, onGrants(s, "RevokeGrant", func(in *kms.RevokeGrantInput) *string { return in.KeyId }), audited[kms.RevokeGrantInput, kms.RevokeGrantOutput]()),
 		api.NewUpdate("kms", "RotateKeyOnDemand", s.rotateKeyOnDemand, onKey(s, "RotateKeyOnDemand", byKey, func(in *kms.RotateKeyOnDemandInput) *string { return in.KeyId }, nil), audited[kms.RotateKeyOnDemandInput, kms.RotateKeyOnDemandOutput]()),
@@ -156,7 +160,7 @@ func (s *Service) operations() []api.Operation {
 		api.NewView("kms", "Sign", s.sign, onUse(s, "Sign", func(in *kms.SignInput) *string { return in.KeyId }, nil, func(in *kms.SignInput, f found, k conditions) {
 			k.text("kms:SigningAlgorithm", string(in.SigningAlgorithm))
 			k.text("kms:MessageType", messageType(in.MessageType))
-		}), secretMessages),
+		}), secretMessages, api.Audited(auditSign)),
 		api.NewUpdate("kms", "TagResource", s.tagResource, onKey(s, "TagResource", byKey, func(in *kms.TagResourceInput) *string { return in.KeyId }, func(in *kms.TagResourceInput, f found, k conditions) { k.requestTags(tagMap(in.Tags)) }), audited[kms.TagResourceInput, kms.TagResourceOutput]()),
 		api.NewUpdate("kms", "UntagResource", s.untagResource, onKey(s, "UntagResource", byKey, func(in *kms.UntagResourceInput) *string { return in.KeyId }, func(in *kms.UntagResourceInput, f found, k conditions) { k.set("aws:TagKeys", in.TagKeys...) }), audited[kms.UntagResourceInput, kms.UntagResourceOutput]()),
 		api.NewUpdate("kms", "UpdateAlias", s.updateAlias, api.On(s.onUpdateAlias)),
@@ -166,7 +170,7 @@ func (s *Service) operations() []api.Operation {
 		api.NewView("kms", "Verify", s.verify, onUse(s, "Verify", func(in *kms.VerifyInput) *string { return in.KeyId }, nil, func(in *kms.VerifyInput, f found, k conditions) {
 			k.text("kms:SigningAlgorithm", string(in.SigningAlgorithm))
 			k.text("kms:MessageType", messageType(in.MessageType))
-		}), secretMessages),
+		}), secretMessages, api.Audited(auditVerify)),
 		api.NewView("kms", "VerifyMac", s.verifyMac, onUse(s, "VerifyMac", func(in *kms.VerifyMacInput) *string { return in.KeyId }, nil, func(in *kms.VerifyMacInput, f found, k conditions) {
 			k.text("kms:MacAlgorithm", string(in.MacAlgorithm))
 		}), secretMessages),

@@ -45,7 +45,10 @@ func (s *Service) shared(tx *store.Tx, k *Key, change func(*Key)) error {
 			return err
 		}
 	}
-	return nil
+	if len(k.Replicas) == 0 {
+		return nil
+	}
+	return s.event(tx, k, "SynchronizeMultiRegionKey", nil)
 }
 
 // enableKeyRotation is EnableKeyRotation.
@@ -126,7 +129,8 @@ func (s *Service) rotate(tx *store.Tx, k *Key, now time.Time, by string) error {
 	if m.Wrapped, err = s.wrap(k, m.ID, raw); err != nil {
 		return err
 	}
-	return s.shared(tx, k, func(k *Key) {
+	previous := k.current().ID
+	err = s.shared(tx, k, func(k *Key) {
 		for i := range k.Materials {
 			if k.Materials[i].Status == statusCurrent {
 				k.Materials[i].Status = statusNonCurrent
@@ -135,6 +139,10 @@ func (s *Service) rotate(tx *store.Tx, k *Key, now time.Time, by string) error {
 		k.Materials = append(k.Materials, m)
 		k.advance(now, by)
 	})
+	if err != nil {
+		return err
+	}
+	return s.rotated(tx, k, previous, by)
 }
 
 // advance notes a rotation that has happened.

@@ -71,6 +71,13 @@ func TestOverTheWire(t *testing.T) {
 	if r, _ := m["resources"].([]any); len(r) != 1 || r[0].(map[string]any)["ARN"] != *arn {
 		t.Errorf("resources of Decrypt = %v, want the key", m["resources"])
 	}
+	if a, _ := m["additionalEventData"].(map[string]any); a["keyMaterialId"] != *k.KeyMetadata.CurrentKeyMaterialId {
+		t.Errorf("record of Decrypt: %s, want the key material", text)
+	}
+	m, text = record(t, s, "CreateKey")
+	if p, _ := m["requestParameters"].(map[string]any); p["description"] != "over the wire" || p["origin"] != "AWS_KMS" || p["keySpec"] != "SYMMETRIC_DEFAULT" || p["bypassPolicyLockoutSafetyCheck"] != false {
+		t.Errorf("record of CreateKey: %s, want the defaults in requestParameters", text)
+	}
 	m, text = record(t, s, "GenerateDataKeyWithoutPlaintext")
 	if p, _ := m["requestParameters"].(map[string]any); p["keyId"] != "alias/wire" || p["numberOfBytes"] != 64.0 {
 		t.Errorf("record of GenerateDataKeyWithoutPlaintext: %s", text)

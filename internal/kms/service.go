@@ -21,6 +21,7 @@ type Config struct {
 	Clock      clock.Clock
 	Root       keyring.Root
 	Principals Principals
+	Events     Outbox // what the service does by itself goes on the record there
 	Logger     *slog.Logger
 	Quotas     Quotas
 	// Regions in which multi-Region keys may be replicated; empty: any Region
@@ -64,6 +65,8 @@ func (c *Config) Validate() error {
 		return errors.New("kms: Config.Root is missing: without a root key no key material can be kept")
 	case c.Principals == nil:
 		return errors.New("kms: Config.Principals is missing")
+	case c.Events == nil:
+		return errors.New("kms: Config.Events is missing")
 	}
 	return nil
 }
