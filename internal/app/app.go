@@ -25,6 +25,7 @@ import (
 	"github.com/sealdesk/sealdesk/internal/durable"
 	"github.com/sealdesk/sealdesk/internal/ebs"
 	"github.com/sealdesk/sealdesk/internal/ec2"
+	"github.com/sealdesk/sealdesk/internal/front"
 	"github.com/sealdesk/sealdesk/internal/gateway"
 	"github.com/sealdesk/sealdesk/internal/iam"
 	"github.com/sealdesk/sealdesk/internal/ids"
@@ -268,7 +269,7 @@ func (a *App) Run(ctx context.Context) error {
 		}
 	}()
 	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*a.serving.Load()).ServeHTTP(w, r) })
-	srv := &http.Server{Handler: answer, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: nil}
+	srv := front.New(&http.Server{Handler: answer, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10})
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(a.ln) }()
 	a.cfg.Logger.Info("serving", "url", a.URL())

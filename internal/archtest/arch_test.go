@@ -46,7 +46,7 @@ func packages(t *testing.T) []pkg {
 var layers = [][]string{
 	{"cmd", "interop", "bench"},
 	{"internal/app", "internal/archtest"},
-	{"internal/gateway", "internal/console"},
+	{"internal/gateway", "internal/console", "internal/front"},
 	{"internal/kms", "internal/iam", "internal/sts", "internal/cloudtrail", "internal/ec2", "internal/ebs", "internal/rbin", "internal/workspaces", "internal/directory"},
 	{"internal/block", "internal/compute", "internal/kms/keyring", "internal/xks"},
 	{"internal/api"},
