@@ -110,7 +110,7 @@ func (s *Service) getAccountSummary(_ context.Context, tx *store.Tx, c *api.Call
 	}
 	return &iam.GetAccountSummaryOutput{SummaryMap: map[string]int32{
 		"Users": users, "UsersQuota": maxUsers, "Groups": groups, "GroupsQuota": maxGroups, "Roles": roles, "RolesQuota": maxRoles,
-		"Policies": policies, "PoliciesQuota": maxPolicies, "PolicyVersionsInUse": versions, "PolicyVersionsInUseQuota": maxPolicies * maxVersions, "VersionsPerPolicyQuota": maxVersions, "PolicySizeQuota": maxManagedSize,
+		"Policies": policies, "PoliciesQuota": maxPolicies, "PolicyVersionsInUse": versions, "PolicyVersionsInUseQuota": 10000, "VersionsPerPolicyQuota": maxVersions, "PolicySizeQuota": maxManagedSize,
 		"InstanceProfiles": profiles, "InstanceProfilesQuota": maxProfiles, "MFADevices": mfa, "MFADevicesInUse": mfaInUse, "Providers": providers,
 		"AccountMFAEnabled": rootMFA, "AccountAccessKeysPresent": rootKeys, "AccountPasswordPresent": 0, "AccountSigningCertificatesPresent": 0,
 		"AccessKeysPerUserQuota": maxAccessKeys, "GroupsPerUserQuota": maxGroupsOfUser, "SigningCertificatesPerUserQuota": 2,

@@ -124,8 +124,8 @@ func (s *Service) attach(tx *store.Tx, c *api.Call, kind string, name, policyARN
 		return err
 	}
 	arn := aws.ToString(policyARN)
-	if err := checkPolicyARN(arn); err != nil {
-		return err
+	if checkPolicyARN(arn) != nil {
+		return validation("ARN %s is not valid.", arn)
 	}
 	if s.managed(tx, c.Account, arn) == nil {
 		return noSuchEntity("Policy %s does not exist or is not attachable.", arn)
@@ -156,8 +156,8 @@ func (s *Service) detach(tx *store.Tx, c *api.Call, kind string, name, policyARN
 		return err
 	}
 	arn := aws.ToString(policyARN)
-	if err := checkPolicyARN(arn); err != nil {
-		return err
+	if checkPolicyARN(arn) != nil {
+		return validation("ARN %s is not valid.", arn)
 	}
 	if !slices.Contains(o.Attached, arn) {
 		return noPolicy(arn)

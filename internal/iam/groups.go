@@ -201,11 +201,11 @@ func (s *Service) addUserToGroup(_ context.Context, tx *store.Tx, c *api.Call, i
 }
 
 func (s *Service) removeUserFromGroup(_ context.Context, tx *store.Tx, c *api.Call, in *iam.RemoveUserFromGroupInput) (*iam.RemoveUserFromGroupOutput, error) {
-	g, err := s.editGroup(tx, c.Account, aws.ToString(in.GroupName))
+	u, err := s.editUser(tx, c.Account, aws.ToString(in.UserName))
 	if err != nil {
 		return nil, err
 	}
-	u, err := s.editUser(tx, c.Account, aws.ToString(in.UserName))
+	g, err := s.editGroup(tx, c.Account, aws.ToString(in.GroupName))
 	if err != nil {
 		return nil, err
 	}

@@ -408,7 +408,7 @@ func (s *Service) getAccountPasswordPolicy(_ context.Context, tx *store.Tx, c *a
 func (s *Service) deleteAccountPasswordPolicy(_ context.Context, tx *store.Tx, c *api.Call, _ *iam.DeleteAccountPasswordPolicyInput) (*iam.DeleteAccountPasswordPolicyOutput, error) {
 	a := s.editAccount(tx, c)
 	if a.PasswordPolicy == nil {
-		return nil, noPasswordPolicy(c.Account)
+		return nil, noSuchEntity("The account policy with name PasswordPolicy cannot be found.")
 	}
 	a.PasswordPolicy = nil
 	return &iam.DeleteAccountPasswordPolicyOutput{}, s.accounts.Put(tx, c.Account, a)

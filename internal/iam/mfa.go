@@ -76,7 +76,7 @@ func (s *Service) device(tx *store.Tx, account, serial string) (*mfaDevice, stri
 }
 
 func noDevice(serial *string) error {
-	return noSuchEntity("VirtualMFADevice with serial number %s doesn't exist.", aws.ToString(serial))
+	return noSuchEntity("MFA Device with serial number %s does not exist.", aws.ToString(serial))
 }
 
 var errCode = &types.InvalidAuthenticationCodeException{Message: aws.String("Authentication code for device is not valid.")}
@@ -174,13 +174,13 @@ func (s *Service) CheckMFA(tx *store.Tx, p *api.Principal, serial, code string) 
 func (s *Service) createVirtualMFADevice(_ context.Context, tx *store.Tx, c *api.Call, in *iam.CreateVirtualMFADeviceInput) (*iam.CreateVirtualMFADeviceOutput, error) {
 	name := aws.ToString(in.VirtualMFADeviceName)
 	if s.mfa.Get(tx, key(c.Account, name)) != nil {
-		return nil, entityExists("MFADevice entity at the same path and name already exists.")
+		return nil, entityExists("MFA device already exists.")
 	}
 	path, err := checkPath(in.Path)
 	if err != nil {
 		return nil, err
 	}
-	tags, err := newTags(in.Tags)
+	tags, err := newTags(in.Tags, exactCase)
 	if err != nil {
 		return nil, err
 	}
@@ -307,7 +307,10 @@ func (s *Service) deactivateMFADevice(_ context.Context, tx *store.Tx, c *api.Ca
 		return nil, err
 	}
 	d, k := s.device(tx, c.Account, aws.ToString(in.SerialNumber))
-	if d == nil || d.User != who {
+	if d == nil {
+		return nil, noDevice(in.SerialNumber)
+	}
+	if d.User != who {
 		return nil, noSuchEntity("The MFA device with serial number %s is not enabled for the user.", aws.ToString(in.SerialNumber))
 	}
 	d = s.mfa.Edit(tx, k)
@@ -325,7 +328,10 @@ func (s *Service) resyncMFADevice(_ context.Context, tx *store.Tx, c *api.Call, 
 		return nil, err
 	}
 	d, k := s.device(tx, c.Account, aws.ToString(in.SerialNumber))
-	if d == nil || d.User != who {
+	if d == nil {
+		return nil, noDevice(in.SerialNumber)
+	}
+	if d.User != who {
 		return nil, noSuchEntity("The MFA device with serial number %s is not enabled for the user.", aws.ToString(in.SerialNumber))
 	}
 	step, err := s.matchStep(d, s.clock.Now(), resyncSkew, aws.ToString(in.AuthenticationCode1), aws.ToString(in.AuthenticationCode2))
@@ -388,7 +394,7 @@ func (s *Service) tagMFADevice(_ context.Context, tx *store.Tx, c *api.Call, in 
 		return nil, noDevice(in.SerialNumber)
 	}
 	var err error
-	if d.Tags, err = mergeTags(d.Tags, in.Tags); err != nil {
+	if d.Tags, err = mergeTags(d.Tags, in.Tags, exactCase); err != nil {
 		return nil, err
 	}
 	return &iam.TagMFADeviceOutput{}, s.mfa.Put(tx, k, d)
@@ -400,7 +406,7 @@ func (s *Service) untagMFADevice(_ context.Context, tx *store.Tx, c *api.Call, i
 	if k == "" || d == nil {
 		return nil, noDevice(in.SerialNumber)
 	}
-	d.Tags = dropTags(d.Tags, in.TagKeys)
+	d.Tags = dropTags(d.Tags, in.TagKeys, exactCase)
 	return &iam.UntagMFADeviceOutput{}, s.mfa.Put(tx, k, d)
 }
 

@@ -38,7 +38,7 @@ func newPage(op string, marker *string, max *int32) (*page, error) {
 		raw, err := base64.RawURLEncoding.DecodeString(*marker)
 		rest, ok := strings.CutPrefix(string(raw), "1\x00"+op+"\x00")
 		if err != nil || !ok || rest == "" {
-			return nil, validation("Invalid Marker. Use the Marker that the previous page of %s returned.", op)
+			return nil, validation("Invalid Marker.")
 		}
 		p.after = rest
 	}

@@ -2,6 +2,7 @@ package iam
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/sealdesk/sealdesk/internal/api"
 	"github.com/sealdesk/sealdesk/internal/ids"
+	"github.com/sealdesk/sealdesk/internal/policy"
 	"github.com/sealdesk/sealdesk/internal/store"
 )
 
@@ -96,6 +98,9 @@ func (s *Service) managedDocument(text *string) (*document, error) {
 	if err != nil {
 		return nil, err
 	}
+	if d, _ := doc.compiled(policy.Identity); d.Version != policy.Version2012 {
+		return nil, malformedPolicy("Policy document must be version 2012-10-17 or greater.")
+	}
 	if doc.size() > maxManagedSize {
 		return nil, limitExceeded("Cannot exceed quota for PolicySize: %d", maxManagedSize)
 	}
@@ -118,7 +123,7 @@ func (s *Service) createPolicy(_ context.Context, tx *store.Tx, c *api.Call, in 
 	if countTo(tx, s.policies, c.Account, maxPolicies) {
 		return nil, limitExceeded("Cannot exceed quota for PoliciesPerAccount: %d", maxPolicies)
 	}
-	tags, err := newTags(in.Tags)
+	tags, err := newTags(in.Tags, exactCase)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +144,7 @@ func (s *Service) getPolicy(_ context.Context, tx *store.Tx, c *api.Call, in *ia
 		return nil, err
 	}
 	show := s.showPolicy(c.Account, m)
-	show.Tags = showTags(m.Tags)
+	show.Tags = allTags(m.Tags)
 	if m.Description != "" {
 		show.Description = aws.String(m.Description)
 	}
@@ -228,10 +233,19 @@ func noVersion(arn, id *string) error {
 	return noSuchEntity("Policy %s version %s does not exist or is not attachable.", aws.ToString(arn), aws.ToString(id))
 }
 
+// noVersionOf is err, or that the version is missing when the policy is.
+func noVersionOf(err error, arn, id *string) error {
+	var missing *types.NoSuchEntityException
+	if errors.As(err, &missing) {
+		return noVersion(arn, id)
+	}
+	return err
+}
+
 func (s *Service) getPolicyVersion(_ context.Context, tx *store.Tx, c *api.Call, in *iam.GetPolicyVersionInput) (*iam.GetPolicyVersionOutput, error) {
 	m, err := s.lookManaged(tx, c, in.PolicyArn)
 	if err != nil {
-		return nil, err
+		return nil, noVersionOf(err, in.PolicyArn, in.VersionId)
 	}
 	v := m.version(aws.ToString(in.VersionId))
 	if v == nil {
@@ -244,7 +258,7 @@ func (s *Service) getPolicyVersion(_ context.Context, tx *store.Tx, c *api.Call,
 func (s *Service) deletePolicyVersion(_ context.Context, tx *store.Tx, c *api.Call, in *iam.DeletePolicyVersionInput) (*iam.DeletePolicyVersionOutput, error) {
 	m, err := s.editManaged(tx, c, in.PolicyArn)
 	if err != nil {
-		return nil, err
+		return nil, noVersionOf(err, in.PolicyArn, in.VersionId)
 	}
 	v := m.version(aws.ToString(in.VersionId))
 	if v == nil {
@@ -262,7 +276,7 @@ func (s *Service) deletePolicyVersion(_ context.Context, tx *store.Tx, c *api.Ca
 func (s *Service) setDefaultPolicyVersion(_ context.Context, tx *store.Tx, c *api.Call, in *iam.SetDefaultPolicyVersionInput) (*iam.SetDefaultPolicyVersionOutput, error) {
 	m, err := s.editManaged(tx, c, in.PolicyArn)
 	if err != nil {
-		return nil, err
+		return nil, noVersionOf(err, in.PolicyArn, in.VersionId)
 	}
 	v := m.version(aws.ToString(in.VersionId))
 	if v == nil {
@@ -371,7 +385,7 @@ func (s *Service) tagPolicy(_ context.Context, tx *store.Tx, c *api.Call, in *ia
 	if err != nil {
 		return nil, err
 	}
-	if m.Tags, err = mergeTags(m.Tags, in.Tags); err != nil {
+	if m.Tags, err = mergeTags(m.Tags, in.Tags, exactCase); err != nil {
 		return nil, err
 	}
 	return &iam.TagPolicyOutput{}, s.putManaged(tx, m)
@@ -382,7 +396,7 @@ func (s *Service) untagPolicy(_ context.Context, tx *store.Tx, c *api.Call, in *
 	if err != nil {
 		return nil, err
 	}
-	m.Tags = dropTags(m.Tags, in.TagKeys)
+	m.Tags = dropTags(m.Tags, in.TagKeys, exactCase)
 	return &iam.UntagPolicyOutput{}, s.putManaged(tx, m)
 }
 

@@ -31,10 +31,10 @@ func (s *Service) profileOps() []api.Operation {
 
 func (s *Service) showProfile(tx *store.Tx, p *instanceProfile) types.InstanceProfile {
 	out := types.InstanceProfile{InstanceProfileName: aws.String(p.Name), Path: aws.String(p.Path), InstanceProfileId: aws.String(p.ID), Arn: aws.String(p.arn()),
-		CreateDate: aws.Time(p.Created), Roles: []types.Role{}, Tags: showTags(p.Tags)}
+		CreateDate: aws.Time(p.Created), Roles: []types.Role{}}
 	if p.Role != "" {
 		if r := s.roles.Get(tx, p.Account+"/"+p.Role); r != nil {
-			out.Roles = append(out.Roles, s.showRole(tx, r))
+			out.Roles = append(out.Roles, s.nameRole(tx, r))
 		}
 	}
 	return out
@@ -64,7 +64,7 @@ func (s *Service) createInstanceProfile(_ context.Context, tx *store.Tx, c *api.
 	if countTo(tx, s.profiles, c.Account, maxProfiles) {
 		return nil, limitExceeded("Cannot exceed quota for InstanceProfilesPerAccount: %d", maxProfiles)
 	}
-	tags, err := newTags(in.Tags)
+	tags, err := newTags(in.Tags, exactCase)
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +73,7 @@ func (s *Service) createInstanceProfile(_ context.Context, tx *store.Tx, c *api.
 		return nil, err
 	}
 	show := s.showProfile(tx, p)
+	show.Tags = showTags(tags)
 	return &iam.CreateInstanceProfileOutput{InstanceProfile: &show}, nil
 }
 
@@ -82,6 +83,7 @@ func (s *Service) getInstanceProfile(_ context.Context, tx *store.Tx, c *api.Cal
 		return nil, noProfile(aws.ToString(in.InstanceProfileName))
 	}
 	show := s.showProfile(tx, p)
+	show.Tags = allTags(p.Tags)
 	return &iam.GetInstanceProfileOutput{InstanceProfile: &show}, nil
 }
 
@@ -172,7 +174,7 @@ func (s *Service) removeRoleFromInstanceProfile(_ context.Context, tx *store.Tx,
 		return nil, err
 	}
 	if p.Role != strings.ToLower(r.Name) {
-		return nil, noSuchEntity("The role with name %s is not in the instance profile %s.", r.Name, p.Name)
+		return nil, noSuchEntity("Role %s in Instance Profile %s cannot be found.", r.Name, p.Name)
 	}
 	p.Role = ""
 	r.Profiles = without(r.Profiles, strings.ToLower(p.Name))
@@ -187,7 +189,7 @@ func (s *Service) tagInstanceProfile(_ context.Context, tx *store.Tx, c *api.Cal
 	if err != nil {
 		return nil, err
 	}
-	if p.Tags, err = mergeTags(p.Tags, in.Tags); err != nil {
+	if p.Tags, err = mergeTags(p.Tags, in.Tags, exactCase); err != nil {
 		return nil, err
 	}
 	return &iam.TagInstanceProfileOutput{}, s.putProfile(tx, p)
@@ -198,7 +200,7 @@ func (s *Service) untagInstanceProfile(_ context.Context, tx *store.Tx, c *api.C
 	if err != nil {
 		return nil, err
 	}
-	p.Tags = dropTags(p.Tags, in.TagKeys)
+	p.Tags = dropTags(p.Tags, in.TagKeys, exactCase)
 	return &iam.UntagInstanceProfileOutput{}, s.putProfile(tx, p)
 }
 

@@ -79,14 +79,6 @@ func (s *Service) putProvider(tx *store.Tx, p *provider) error {
 	return s.providers.Put(tx, providerKey(p.Account, p.Kind, p.Name), p)
 }
 
-func (s *Service) deleteProvider(tx *store.Tx, c *api.Call, kind string, arn *string) error {
-	p, err := s.editProvider(tx, c, kind, arn)
-	if err != nil {
-		return err
-	}
-	return s.providers.Delete(tx, providerKey(p.Account, p.Kind, p.Name))
-}
-
 func (s *Service) providersOf(tx *store.Tx, account, kind string) []*provider {
 	var out []*provider
 	s.providers.Scan(tx, providerKey(account, kind, ""), "", func(_ string, p *provider) bool { out = append(out, p); return true })
@@ -95,7 +87,7 @@ func (s *Service) providersOf(tx *store.Tx, account, kind string) []*provider {
 
 func checkThumbprints(list []string) error {
 	if len(list) > 5 {
-		return limitExceeded("Cannot exceed quota for ThumbprintListPerOpenIDConnectProvider: 5")
+		return invalidInput("Thumbprint list must contain fewer than 5 entries.")
 	}
 	for _, t := range list {
 		if len(t) != 40 || strings.Trim(strings.ToLower(t), "0123456789abcdef") != "" {
@@ -123,7 +115,7 @@ func (s *Service) createOIDC(_ context.Context, tx *store.Tx, c *api.Call, in *i
 	if len(s.providersOf(tx, c.Account, oidcKind)) >= maxProviders {
 		return nil, limitExceeded("Cannot exceed quota for OpenIdConnectProvidersPerAccount: %d", maxProviders)
 	}
-	tags, err := newTags(in.Tags)
+	tags, err := newTags(in.Tags, exactCase)
 	if err != nil {
 		return nil, err
 	}
@@ -139,11 +131,15 @@ func (s *Service) getOIDC(_ context.Context, tx *store.Tx, c *api.Call, in *iam.
 	if err != nil {
 		return nil, err
 	}
-	return &iam.GetOpenIDConnectProviderOutput{Url: aws.String(p.Name), ClientIDList: p.ClientIDs, ThumbprintList: p.Thumbprints, CreateDate: aws.Time(p.Created), Tags: showTags(p.Tags)}, nil
+	return &iam.GetOpenIDConnectProviderOutput{Url: aws.String(p.Name), ClientIDList: p.ClientIDs, ThumbprintList: p.Thumbprints, CreateDate: aws.Time(p.Created), Tags: allTags(p.Tags)}, nil
 }
 
 func (s *Service) deleteOIDC(_ context.Context, tx *store.Tx, c *api.Call, in *iam.DeleteOpenIDConnectProviderInput) (*iam.DeleteOpenIDConnectProviderOutput, error) {
-	return &iam.DeleteOpenIDConnectProviderOutput{}, s.deleteProvider(tx, c, oidcKind, in.OpenIDConnectProviderArn)
+	p := s.provider(tx, c.Account, aws.ToString(in.OpenIDConnectProviderArn))
+	if p == nil || p.Kind != oidcKind {
+		return nil, noSuchEntity("OpenId connect Provider %s cannot be found.", aws.ToString(in.OpenIDConnectProviderArn))
+	}
+	return &iam.DeleteOpenIDConnectProviderOutput{}, s.providers.Delete(tx, providerKey(p.Account, p.Kind, p.Name))
 }
 
 func (s *Service) listOIDC(_ context.Context, tx *store.Tx, c *api.Call, _ *iam.ListOpenIDConnectProvidersInput) (*iam.ListOpenIDConnectProvidersOutput, error) {
@@ -194,7 +190,7 @@ func (s *Service) tagProvider(tx *store.Tx, c *api.Call, kind string, arn *strin
 	if err != nil {
 		return err
 	}
-	if p.Tags, err = mergeTags(p.Tags, tags); err != nil {
+	if p.Tags, err = mergeTags(p.Tags, tags, exactCase); err != nil {
 		return err
 	}
 	return s.putProvider(tx, p)
@@ -205,7 +201,7 @@ func (s *Service) untagProvider(tx *store.Tx, c *api.Call, kind string, arn *str
 	if err != nil {
 		return err
 	}
-	p.Tags = dropTags(p.Tags, keys)
+	p.Tags = dropTags(p.Tags, keys, exactCase)
 	return s.putProvider(tx, p)
 }
 
@@ -261,7 +257,7 @@ func (s *Service) createSAML(_ context.Context, tx *store.Tx, c *api.Call, in *i
 	if len(s.providersOf(tx, c.Account, samlKind)) >= maxProviders {
 		return nil, limitExceeded("Cannot exceed quota for SAMLProvidersPerAccount: %d", maxProviders)
 	}
-	tags, err := newTags(in.Tags)
+	tags, err := newTags(in.Tags, exactCase)
 	if err != nil {
 		return nil, err
 	}
@@ -277,10 +273,8 @@ func (s *Service) getSAML(_ context.Context, tx *store.Tx, c *api.Call, in *iam.
 	if err != nil {
 		return nil, err
 	}
-	out := &iam.GetSAMLProviderOutput{SAMLMetadataDocument: aws.String(p.Metadata), SAMLProviderUUID: aws.String(p.UUID), CreateDate: aws.Time(p.Created), Tags: showTags(p.Tags)}
-	if !p.ValidUntil.IsZero() {
-		out.ValidUntil = aws.Time(p.ValidUntil)
-	}
+	out := &iam.GetSAMLProviderOutput{SAMLMetadataDocument: aws.String(p.Metadata), SAMLProviderUUID: aws.String(p.UUID), CreateDate: aws.Time(p.Created), ValidUntil: aws.Time(p.validUntil()), Tags: allTags(p.Tags),
+		AssertionEncryptionMode: types.AssertionEncryptionModeTypeAllowed, PrivateKeyList: []types.SAMLPrivateKey{}}
 	return out, nil
 }
 
@@ -302,17 +296,17 @@ func (s *Service) updateSAML(_ context.Context, tx *store.Tx, c *api.Call, in *i
 }
 
 func (s *Service) deleteSAML(_ context.Context, tx *store.Tx, c *api.Call, in *iam.DeleteSAMLProviderInput) (*iam.DeleteSAMLProviderOutput, error) {
-	return &iam.DeleteSAMLProviderOutput{}, s.deleteProvider(tx, c, samlKind, in.SAMLProviderArn)
+	p, err := s.editProvider(tx, c, samlKind, in.SAMLProviderArn)
+	if err != nil {
+		return nil, err
+	}
+	return &iam.DeleteSAMLProviderOutput{}, s.providers.Delete(tx, providerKey(p.Account, p.Kind, p.Name))
 }
 
 func (s *Service) listSAML(_ context.Context, tx *store.Tx, c *api.Call, _ *iam.ListSAMLProvidersInput) (*iam.ListSAMLProvidersOutput, error) {
 	out := &iam.ListSAMLProvidersOutput{SAMLProviderList: []types.SAMLProviderListEntry{}}
 	for _, p := range s.providersOf(tx, c.Account, samlKind) {
-		e := types.SAMLProviderListEntry{Arn: aws.String(p.arn()), CreateDate: aws.Time(p.Created)}
-		if !p.ValidUntil.IsZero() {
-			e.ValidUntil = aws.Time(p.ValidUntil)
-		}
-		out.SAMLProviderList = append(out.SAMLProviderList, e)
+		out.SAMLProviderList = append(out.SAMLProviderList, types.SAMLProviderListEntry{Arn: aws.String(p.arn()), CreateDate: aws.Time(p.Created), ValidUntil: aws.Time(p.validUntil())})
 	}
 	return out, nil
 }

@@ -34,10 +34,16 @@ func (s *Service) roleOps() []api.Operation {
 	}
 }
 
-// showRole is a role as ListRoles shows it; GetRole and CreateRole add to it.
+// nameRole is a role as CreateRole and instance profiles show it.
+func (s *Service) nameRole(tx *store.Tx, r *role) types.Role {
+	return types.Role{RoleName: aws.String(r.Name), Path: aws.String(r.Path), RoleId: aws.String(r.ID), Arn: aws.String(r.arn()), CreateDate: aws.Time(r.Created),
+		AssumeRolePolicyDocument: aws.String(encodeDocument(s.trustText(tx, r)))}
+}
+
+// showRole is a role as ListRoles shows it; GetRole adds to it.
 func (s *Service) showRole(tx *store.Tx, r *role) types.Role {
-	out := types.Role{RoleName: aws.String(r.Name), Path: aws.String(r.Path), RoleId: aws.String(r.ID), Arn: aws.String(r.arn()), CreateDate: aws.Time(r.Created),
-		AssumeRolePolicyDocument: aws.String(encodeDocument(s.trustText(tx, r))), MaxSessionDuration: aws.Int32(r.MaxSession)}
+	out := s.nameRole(tx, r)
+	out.MaxSessionDuration = aws.Int32(r.MaxSession)
 	if r.Description != "" {
 		out.Description = aws.String(r.Description)
 	}
@@ -116,7 +122,7 @@ func (s *Service) createRole(_ context.Context, tx *store.Tx, c *api.Call, in *i
 	if countTo(tx, s.roles, c.Account, maxRoles) {
 		return nil, limitExceeded("Cannot exceed quota for RolesPerAccount: %d", maxRoles)
 	}
-	tags, err := newTags(in.Tags)
+	tags, err := newTags(in.Tags, foldCase)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +138,7 @@ func (s *Service) createRole(_ context.Context, tx *store.Tx, c *api.Call, in *i
 	if err := s.putRole(tx, r); err != nil {
 		return nil, err
 	}
-	out := s.showRole(tx, r)
+	out := s.nameRole(tx, r)
 	out.Tags, out.PermissionsBoundary = showTags(r.Tags), showBoundary(r.Boundary)
 	return &iam.CreateRoleOutput{Role: &out}, nil
 }
@@ -150,9 +156,10 @@ func (s *Service) updateRole(_ context.Context, tx *store.Tx, c *api.Call, in *i
 	if err != nil {
 		return nil, err
 	}
-	// Source: UpdateRole: a duration that is not given becomes 3600, a description stays.
-	if r.MaxSession, err = checkSession(in.MaxSessionDuration); err != nil {
-		return nil, err
+	if in.MaxSessionDuration != nil { // what is not given stays
+		if r.MaxSession, err = checkSession(in.MaxSessionDuration); err != nil {
+			return nil, err
+		}
 	}
 	if in.Description != nil {
 		r.Description = *in.Description
@@ -169,7 +176,8 @@ func (s *Service) updateRoleDescription(_ context.Context, tx *store.Tx, c *api.
 	if err := s.putRole(tx, r); err != nil {
 		return nil, err
 	}
-	out := s.showRole(tx, r)
+	out := s.nameRole(tx, r)
+	out.Description = aws.String(r.Description)
 	return &iam.UpdateRoleDescriptionOutput{Role: &out}, nil
 }
 
@@ -224,7 +232,7 @@ func (s *Service) tagRole(_ context.Context, tx *store.Tx, c *api.Call, in *iam.
 	if err != nil {
 		return nil, err
 	}
-	if r.Tags, err = mergeTags(r.Tags, in.Tags); err != nil {
+	if r.Tags, err = mergeTags(r.Tags, in.Tags, foldCase); err != nil {
 		return nil, err
 	}
 	return &iam.TagRoleOutput{}, s.putRole(tx, r)
@@ -235,7 +243,7 @@ func (s *Service) untagRole(_ context.Context, tx *store.Tx, c *api.Call, in *ia
 	if err != nil {
 		return nil, err
 	}
-	r.Tags = dropTags(r.Tags, in.TagKeys)
+	r.Tags = dropTags(r.Tags, in.TagKeys, foldCase)
 	return &iam.UntagRoleOutput{}, s.putRole(tx, r)
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/sealdesk/sealdesk/internal/store"
 )
 
-// tag is one tag. Keys are unique without regard to case; order is by key.
+// tag is one tag, in the order given.
 type tag struct{ Key, Value string }
 
 // account is what an account has besides its entities.
@@ -192,6 +192,15 @@ type provider struct {
 }
 
 func (p *provider) arn() string { return iamARN(p.Account, p.Kind, "/", p.Name) }
+
+// validUntil is when the metadata of a SAML provider expire: a hundred years after
+// it was made when they do not say.
+func (p *provider) validUntil() time.Time {
+	if p.ValidUntil.IsZero() {
+		return p.Created.AddDate(100, 0, 0)
+	}
+	return p.ValidUntil
+}
 
 // rootUser stands for the root user where a lower-case user name is kept.
 const rootUser = "\x00root"

@@ -2,19 +2,36 @@ package iam
 
 import (
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 )
 
-// newTags checks and converts the tags of a request.
-func newTags(in []types.Tag) ([]tag, error) { return mergeTags(nil, in) }
+// tagCase says whether keys that differ in case only are the same tag: they are
+// for users and roles, and not for what else IAM tags.
+// Source: IAM User Guide, "Tags for IAM resources", "Rules for tagging".
+type tagCase bool
 
-// mergeTags adds tags to those there are; a key that exists, in whatever case,
-// gets the new value. Source: IAM User Guide, "Tags for IAM resources".
-func mergeTags(old []tag, in []types.Tag) ([]tag, error) {
+const (
+	foldCase  tagCase = true
+	exactCase tagCase = false
+)
+
+func (c tagCase) same(a, b string) bool { return a == b || bool(c) && strings.EqualFold(a, b) }
+
+func (c tagCase) id(key string) string {
+	if c {
+		return strings.ToLower(key)
+	}
+	return key
+}
+
+// newTags checks and converts the tags of a request.
+func newTags(in []types.Tag, c tagCase) ([]tag, error) { return mergeTags(nil, in, c) }
+
+// mergeTags adds tags to those there are; a key that exists gets the new value.
+func mergeTags(old []tag, in []types.Tag, c tagCase) ([]tag, error) {
 	out := slices.Clone(old)
 	seen := map[string]bool{}
 	for _, t := range in {
@@ -22,15 +39,18 @@ func mergeTags(old []tag, in []types.Tag) ([]tag, error) {
 		if k == "" || len([]rune(k)) > 128 || len([]rune(v)) > 256 {
 			return nil, validation("Tag key %q: keys have 1 to 128 characters and values up to 256.", k)
 		}
-		lower := strings.ToLower(k)
-		if strings.HasPrefix(lower, "aws:") {
+		if strings.HasPrefix(strings.ToLower(k), "aws:") {
 			return nil, invalidInput("Tag keys beginning with aws: are reserved for system use.")
 		}
-		if seen[lower] {
+		if id := c.id(k); seen[id] {
+			if c == exactCase {
+				return nil, invalidInput("Duplicate tag keys found.")
+			}
 			return nil, invalidInput("Duplicate tag keys found. Please note that Tag keys are case insensitive.")
+		} else {
+			seen[id] = true
 		}
-		seen[lower] = true
-		if i := slices.IndexFunc(out, func(o tag) bool { return strings.ToLower(o.Key) == lower }); i >= 0 {
+		if i := slices.IndexFunc(out, func(o tag) bool { return c.same(o.Key, k) }); i >= 0 {
 			out[i] = tag{k, v}
 		} else {
 			out = append(out, tag{k, v})
@@ -39,20 +59,25 @@ func mergeTags(old []tag, in []types.Tag) ([]tag, error) {
 	if len(out) > maxTags {
 		return nil, limitExceeded("The number of tags has reached the maximum limit.")
 	}
-	sort.Slice(out, func(i, j int) bool { return strings.ToLower(out[i].Key) < strings.ToLower(out[j].Key) })
 	return out, nil
 }
 
-func dropTags(old []tag, keys []string) []tag {
+func dropTags(old []tag, keys []string, c tagCase) []tag {
 	return slices.DeleteFunc(slices.Clone(old), func(t tag) bool {
-		return slices.ContainsFunc(keys, func(k string) bool { return strings.EqualFold(k, t.Key) })
+		return slices.ContainsFunc(keys, func(k string) bool { return c.same(k, t.Key) })
 	})
 }
 
+// showTags is nil when there are none, as most replies leave the member out then;
+// allTags is empty.
 func showTags(tags []tag) []types.Tag {
 	if len(tags) == 0 {
 		return nil
 	}
+	return allTags(tags)
+}
+
+func allTags(tags []tag) []types.Tag {
 	out := make([]types.Tag, len(tags))
 	for i, t := range tags {
 		out[i] = types.Tag{Key: aws.String(t.Key), Value: aws.String(t.Value)}
@@ -66,12 +91,8 @@ func tagPage(op string, marker *string, max *int32, tags []tag) ([]types.Tag, *p
 	if err != nil {
 		return nil, nil, err
 	}
-	out := slicePage(tags, p, func(t tag) string { return strings.ToLower(t.Key) })
-	show := showTags(out)
-	if show == nil {
-		show = []types.Tag{}
-	}
-	return show, p, nil
+	sorted := slices.SortedFunc(slices.Values(tags), func(a, b tag) int { return strings.Compare(a.Key, b.Key) })
+	return allTags(slicePage(sorted, p, func(t tag) string { return t.Key })), p, nil
 }
 
 // resourceTagKeys adds the condition keys of an entity's tags. Users and roles

@@ -90,7 +90,7 @@ func (s *Service) createUser(_ context.Context, tx *store.Tx, c *api.Call, in *i
 	if countTo(tx, s.users, c.Account, maxUsers) {
 		return nil, limitExceeded("Cannot exceed quota for UsersPerAccount: %d", maxUsers)
 	}
-	tags, err := newTags(in.Tags)
+	tags, err := newTags(in.Tags, foldCase)
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +243,7 @@ func (s *Service) tagUser(_ context.Context, tx *store.Tx, c *api.Call, in *iam.
 	if err != nil {
 		return nil, err
 	}
-	if u.Tags, err = mergeTags(u.Tags, in.Tags); err != nil {
+	if u.Tags, err = mergeTags(u.Tags, in.Tags, foldCase); err != nil {
 		return nil, err
 	}
 	return &iam.TagUserOutput{}, s.putUser(tx, u)
@@ -254,7 +254,7 @@ func (s *Service) untagUser(_ context.Context, tx *store.Tx, c *api.Call, in *ia
 	if err != nil {
 		return nil, err
 	}
-	u.Tags = dropTags(u.Tags, in.TagKeys)
+	u.Tags = dropTags(u.Tags, in.TagKeys, foldCase)
 	return &iam.UntagUserOutput{}, s.putUser(tx, u)
 }
 
@@ -447,8 +447,8 @@ func (s *Service) onGetAccessKeyLastUsed(_ context.Context, tx *store.Tx, c *api
 func (s *Service) getAccessKeyLastUsed(_ context.Context, tx *store.Tx, c *api.Call, in *iam.GetAccessKeyLastUsedInput) (*iam.GetAccessKeyLastUsedOutput, error) {
 	id := aws.ToString(in.AccessKeyId)
 	k, u := s.keyOf(tx, c, id)
-	if k == nil {
-		return nil, noAccessKey(id)
+	if k == nil { // AWS does not tell whose it is or that it is nobody's
+		return nil, accessDenied("User: %s is not authorized to perform iam:GetAccessKeyLastUsed on resource: access key %s", c.Principal.ARN, id)
 	}
 	out := &iam.GetAccessKeyLastUsedOutput{AccessKeyLastUsed: &types.AccessKeyLastUsed{ServiceName: aws.String("N/A"), Region: aws.String("N/A")}}
 	if u != nil {

@@ -157,7 +157,8 @@ func (p *parser) operator(m *member) (condition, error) {
 
 func (p *parser) conditionKey(s *Statement, c *condition, k *member) error {
 	vendor, rest, ok := strings.Cut(k.name, ":")
-	if !ok || vendor == "" || rest == "" {
+	if (!ok || vendor == "" || rest == "") && p.kind.hasPrincipal() {
+		// IAM takes any key in what it attaches to identities; no request has it.
 		// Keys of OpenID providers have the host in front: accounts.google.com:aud.
 		return p.fail(k.pos, noVendor, "the condition key %q has no service prefix such as aws: or kms:", k.name)
 	}
@@ -192,7 +193,11 @@ func (p *parser) conditionKey(s *Statement, c *condition, k *member) error {
 func (p *parser) operand(c *condition, v *value) (o operand, err error) {
 	o.raw = v.text
 	bad := func(want string) error {
-		return p.fail(v.pos, syntaxErrors, "%q is no value for %s; want %s", v.text, c.name, want)
+		message := syntaxErrors
+		if c.op >= dateEquals && c.op <= dateGreaterEq {
+			message = legacyParsing
+		}
+		return p.fail(v.pos, message, "%q is no value for %s; want %s", v.text, c.name, want)
 	}
 	if p.hasVariables(v.text) {
 		switch c.op {

@@ -159,7 +159,11 @@ func Parse(text []byte, kind Kind) (*Document, error) {
 	root, err := readJSON(p.text)
 	if err != nil {
 		je := err.(*jsonError)
-		return nil, &ParseError{Message: syntaxErrors, Detail: je.msg, Position: positionAt(p.text, je.pos)}
+		message := syntaxErrors
+		if kind == Trust {
+			message = "This policy contains invalid Json"
+		}
+		return nil, &ParseError{Message: message, Detail: je.msg, Position: positionAt(p.text, je.pos)}
 	}
 	if err := p.document(root); err != nil {
 		return nil, err
@@ -218,7 +222,7 @@ func (p *parser) document(root value) error {
 				return err
 			}
 			if m.value.text != Version2012 && m.value.text != Version2008 {
-				return p.fail(m.value.pos, "Policy document must be version 2012-10-17 or greater.", "Version is %q; write %q", m.value.text, Version2012)
+				return p.fail(m.value.pos, syntaxErrors, "Version is %q; write %q", m.value.text, Version2012)
 			}
 			p.doc.Version = m.value.text
 		case "Id":
@@ -340,15 +344,23 @@ func (p *parser) statement(v *value, index int) (*Statement, error) {
 	case m.value.kind == isString && m.value.text == "Deny":
 		s.Effect = ExplicitDeny
 	default:
-		return nil, p.fail(m.value.pos, syntaxErrors, "Effect must be \"Allow\" or \"Deny\", exactly so written")
+		message := syntaxErrors
+		if m.value.kind == isString && (strings.EqualFold(m.value.text, "Allow") || strings.EqualFold(m.value.text, "Deny")) {
+			message = legacyParsing
+		}
+		return nil, p.fail(m.value.pos, message, "Effect must be \"Allow\" or \"Deny\", exactly so written")
 	}
 	if err := p.principal(s, at["Principal"], at["NotPrincipal"], v, where); err != nil {
 		return nil, err
 	}
-	if err := p.action(s, at["Action"], at["NotAction"], v, where); err != nil {
-		return nil, err
+	// As AWS: that both are there, then what is in Resource, then in Action.
+	if at["Action"] == nil && at["NotAction"] == nil {
+		return nil, p.fail(v.pos, missing(p.kind, "Action"), "%s has neither Action nor NotAction", where)
 	}
 	if err := p.resource(s, at["Resource"], at["NotResource"], v, where); err != nil {
+		return nil, err
+	}
+	if err := p.action(s, at["Action"], at["NotAction"], where); err != nil {
 		return nil, err
 	}
 	if m := at["Condition"]; m != nil {
@@ -368,13 +380,10 @@ func effectMissing(k Kind) string {
 
 const noVendor = "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."
 
-func (p *parser) action(s *Statement, m, not *member, v *value, where string) error {
+func (p *parser) action(s *Statement, m, not *member, where string) error {
 	element := "Action"
 	if m == nil {
 		m, s.notAction, element = not, true, "NotAction"
-	}
-	if m == nil {
-		return p.fail(v.pos, missing(p.kind, "Action"), "%s has neither Action nor NotAction", where)
 	}
 	list, err := p.strings(&m.value, element)
 	if err != nil {
@@ -409,7 +418,7 @@ func (p *parser) action(s *Statement, m, not *member, v *value, where string) er
 func vendorName(s string) bool {
 	for i := range len(s) {
 		c := s[i] | 0x20
-		if (c < 'a' || c > 'z') && (s[i] < '0' || s[i] > '9') && s[i] != '-' {
+		if (c < 'a' || c > 'z') && (s[i] < '0' || s[i] > '9') && s[i] != '-' && s[i] != '.' {
 			return false
 		}
 	}

@@ -71,7 +71,10 @@ func (e *ParseError) Text() string {
 // Error is the text with the error code in front.
 func (e *ParseError) Error() string { return "MalformedPolicyDocument: " + e.Text() }
 
-const syntaxErrors = "Syntax errors in policy."
+const (
+	syntaxErrors  = "Syntax errors in policy."
+	legacyParsing = "The policy failed legacy parsing"
+)
 
 // nearest is the word of list closest to word, for "did you mean", or "".
 func nearest(word string, list []string) string {

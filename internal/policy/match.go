@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sealdesk/sealdesk/internal/arn"
@@ -73,12 +74,19 @@ func (p *parser) compileResource(v *value) (resource, error) {
 	}
 	fields, ok := splitFields(v.text, p.variables)
 	if !ok {
-		return r, p.fail(v.pos, "Resource "+v.text+" must be in ARN format or \"*\".", "an ARN is arn:partition:service:region:account:resource, six fields; wildcards do not stand for the colons between them")
+		return r, p.fail(v.pos, notARN(v.text), "an ARN is arn:partition:service:region:account:resource, six fields; wildcards do not stand for the colons between them")
 	}
 	if f := fields[1]; !strings.ContainsAny(f, "*?$") && !arn.IsPartition(f) {
 		return r, p.fail(v.pos, "Partition \""+f+"\" is not valid for resource \""+v.text+"\".", "the partition of this installation is \"aws\"")
 	}
-	if f := fields[2]; f == "" || strings.ContainsAny(f, "*?") {
+	if p.kind < ResourcePolicy {
+		if message := unusual(&fields, v.text); message != "" {
+			return r, p.fail(v.pos, message, "the ARN is %q", v.text)
+		}
+	}
+	if f := fields[2]; f == "" {
+		return r, p.fail(v.pos, legacyParsing, "the service field of %q is empty", v.text)
+	} else if strings.ContainsAny(f, "*?") {
 		return r, p.fail(v.pos, "Resource vendor must be fully qualified and cannot contain regexes.", "the service field of %q is %q", v.text, f)
 	}
 	r.literal = !strings.ContainsAny(v.text, "*?")
@@ -98,6 +106,50 @@ func (p *parser) compileResource(v *value) (resource, error) {
 		r.fields[i] = arn.CompileWildcard(f)
 	}
 	return r, nil
+}
+
+// notARN is what IAM says of a resource that has not the six fields of an ARN.
+func notARN(s string) string {
+	fields := strings.Split(s, ":")
+	switch {
+	case len(fields) == 1:
+		return "Resource " + s + " must be in ARN format or \"*\"."
+	case !arn.IsPartition(fields[1]):
+		// It looks for the partition in the second field, whatever the first is.
+		fields[0] = "arn"
+		for len(fields) < 6 {
+			fields = append(fields, "*")
+		}
+		return "Partition \"" + fields[1] + "\" is not valid for resource \"" + strings.Join(fields, ":") + "\"."
+	case fields[0] != "arn":
+		return "Resource " + s + " must be in ARN format or \"*\"."
+	case len(fields) == 2:
+		return "Resource vendor must be fully qualified and cannot contain regexes."
+	}
+	return legacyParsing
+}
+
+// iamPaths are the kinds of IAM resource an identity policy may name.
+var iamPaths = []string{"user/", "federated-user/", "role/", "group/", "instance-profile/", "mfa/", "server-certificate/", "policy/", "sms-mfa/", "saml-provider/", "oidc-provider/", "report/", "access-report/"}
+
+// unusual is what IAM says of an ARN of its own or of S3 that cannot be one, or "".
+func unusual(f *[6]string, text string) string {
+	wild := func(s string) bool { return strings.ContainsAny(s, "*?$") }
+	switch f[2] {
+	case "iam":
+		if f[3] != "" && !wild(f[3]) {
+			return "IAM resource " + text + " cannot contain region information."
+		}
+		kind, _, _ := strings.Cut(f[5], "/")
+		if f[5] != "root" && !wild(kind) && !slices.ContainsFunc(iamPaths, func(p string) bool { return strings.HasPrefix(f[5], p) }) {
+			return "IAM resource path must either be \"*\", root, or start with " + strings.Join(iamPaths, ", ") + "."
+		}
+	case "s3":
+		if f[3] != "" && !wild(f[3]) && f[4] == "" { // access points have an account as well
+			return "Resource " + text + " can not contain region information."
+		}
+	}
+	return ""
 }
 
 // splitFields cuts an ARN pattern into its fields; colons in ${…} do not count.

@@ -22,6 +22,16 @@ type violation struct {
 
 type validator struct {
 	found []violation
+	// terse: values are not shown, as IAM does.
+	terse bool
+}
+
+// show is how a violation names the member and, where the service does, its value.
+func (c *validator) show(path, value string, secret bool) string {
+	if secret || c.terse {
+		return "Value at '" + path + "'"
+	}
+	return "Value " + value + " at '" + path + "'"
 }
 
 // validate checks the struct at p. Awsjson, Query and REST-JSON report in the words of
@@ -30,7 +40,7 @@ func validate(s *Service, sp *structPlan, p unsafe.Pointer) error {
 	if !sp.check {
 		return nil
 	}
-	var c validator
+	c := validator{terse: s.Name == "iam"}
 	c.members(sp, p, "", s.Protocol == EC2Query)
 	if len(c.found) == 0 {
 		return nil
@@ -41,6 +51,11 @@ func validate(s *Service, sp *structPlan, p unsafe.Pointer) error {
 			return &Error{Kind: MissingParameter, Member: first.path, Message: "The request must contain the parameter " + first.path}
 		}
 		return &Error{Kind: Validation, Member: first.path, Message: "Value (" + first.value + ") for parameter " + first.path + " is invalid. " + first.constraint}
+	}
+	if c.terse {
+		if msg := c.plain(); msg != "" {
+			return &Error{Kind: Validation, Member: first.path, Message: msg}
+		}
 	}
 	var b strings.Builder
 	n := len(c.found)
@@ -78,7 +93,7 @@ func (c *validator) members(sp *structPlan, p unsafe.Pointer, path string, ec2 b
 		if !set {
 			if f.required {
 				c.found = append(c.found, violation{path: path + name, missing: true,
-					shown: "Value null at '" + path + name + "'", constraint: "Member must not be null"})
+					shown: c.show(path+name, "null", false), constraint: "Member must not be null"})
 			}
 			continue
 		}
@@ -92,9 +107,9 @@ func (c *validator) value(v *value, p unsafe.Pointer, path string, ec2 bool) {
 	if v.shape.constrained() {
 		if con := violated(v, v.shape, p, ec2); con != "" {
 			val, secret := show(v, p)
-			viol := violation{path: path, constraint: con, value: val, shown: "Value '" + val + "' at '" + path + "'"}
+			viol := violation{path: path, constraint: con, value: val, shown: c.show(path, "'"+val+"'", secret)}
 			if secret {
-				viol.shown, viol.value = "Value at '"+path+"'", "***"
+				viol.value = "***"
 			}
 			c.found = append(c.found, viol)
 		}
@@ -166,13 +181,34 @@ func (c *validator) value(v *value, p unsafe.Pointer, path string, ec2 bool) {
 // constraints of that part.
 func (c *validator) whole(v, part *value, p unsafe.Pointer, path, lead string) {
 	val, secret := show(v, p)
-	shown := "Value '" + val + "' at '" + path + "'"
-	if secret {
-		shown = "Value at '" + path + "'"
+	all := constraints(part)
+	if c.terse && part.shape.pattern != "" {
+		all = append(all, "Member must not be null")
 	}
-	c.found = append(c.found, violation{path: path, shown: shown, value: val,
-		constraint: lead + "[" + strings.Join(constraints(part), ", ") + "]"})
+	c.found = append(c.found, violation{path: path, shown: c.show(path, "'"+val+"'", secret), value: val,
+		constraint: lead + "[" + strings.Join(all, ", ") + "]"})
 }
+
+// plain is what IAM says, in words of its own, of names and paths that do not
+// match their pattern when nothing else is wrong; "" otherwise.
+func (c *validator) plain() string {
+	const pattern = "Member must satisfy regular expression pattern: "
+	for _, f := range c.found {
+		if f.constraint != pattern+namePattern && f.constraint != pattern+pathPattern {
+			return ""
+		}
+	}
+	if f := c.found[0]; f.constraint == pattern+namePattern {
+		return "The specified value for " + f.path + " is invalid. It must contain only alphanumeric characters and/or the following: +=,.@_-"
+	}
+	return "The specified value for " + c.found[0].path + " is invalid. It must begin and end with / and contain only alphanumeric characters and/or / characters."
+}
+
+// The patterns of IAM's names and paths.
+const (
+	namePattern = `[\w+=,.@-]+`
+	pathPattern = `(\u002F)|(\u002F[\u0021-\u007E]+\u002F)`
+)
 
 // constraints lists all that a value must satisfy, in AWS's words.
 func constraints(v *value) []string {
