@@ -32,7 +32,11 @@ type workspaceVolumes struct{ *ec2.Desktops }
 
 func (v workspaceVolumes) Create(ctx context.Context, c *api.Call, r workspaces.VolumeRequest) (string, error) {
 	return v.Desktops.Create(ctx, c, ec2.CreateWorkspaceVolumeInput{WorkspaceId: &r.WorkspaceID, Role: aws.String(string(r.Role)), Size: aws.Int32(int32(r.SizeGiB)),
-		Encrypted: &r.Encrypted, KmsKeyId: opt(r.KeyARN), SidDirectoryId: opt(r.SidDirectoryID), ImagePath: opt(r.Image), ClientToken: &r.ClientToken})
+		Encrypted: &r.Encrypted, KmsKeyId: opt(r.KeyARN), SidDirectoryId: opt(r.SidDirectoryID), ImagePath: opt(r.From.Path), SnapshotId: opt(r.From.Snapshot), ClientToken: &r.ClientToken})
+}
+
+func (v workspaceVolumes) Reset(ctx context.Context, c *api.Call, volumeID string, from workspaces.Source) error {
+	return v.Desktops.Reset(ctx, c, volumeID, from.Path, from.Snapshot)
 }
 
 func (v workspaceVolumes) Status(_ context.Context, c *api.Call, volumeID string) (workspaces.VolumeStatus, error) {
@@ -56,7 +60,7 @@ func opt(s string) *string {
 // not among them: there a service has what a grant gives it and nothing else.
 func servicePolicies() map[string][]policy.Source {
 	doc := policy.MustParse(`{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["ec2:CreateVolume", "ec2:AttachVolume",
-		"ec2:DetachVolume", "ec2:DeleteVolume", "ec2:DescribeVolumes", "ec2:CreateReplaceRootVolumeTask", "ec2:CreateTags", "ec2:CreateSnapshot", "ec2:DeleteSnapshot", "ec2:ModifyVolume",
+		"ec2:DetachVolume", "ec2:DeleteVolume", "ec2:DescribeVolumes", "ec2:CreateReplaceRootVolumeTask", "ec2:CreateTags", "ec2:CreateSnapshot", "ec2:CopySnapshot", "ec2:DeleteSnapshot", "ec2:ModifyVolume",
 		"workspaces:StartWorkspaces", "workspaces:RebootWorkspaces", "workspaces:DescribeWorkspacesConnectionStatus"], "Resource": "*"}]}`, policy.Identity)
 	return map[string][]policy.Source{"workspaces": {{ID: "service:workspaces", Document: doc}}}
 }

@@ -12,12 +12,13 @@ import (
 
 	"github.com/sealdesk/sealdesk/internal/app"
 	"github.com/sealdesk/sealdesk/internal/block/nbd"
+	"github.com/sealdesk/sealdesk/internal/compute"
 )
 
-// guestDisk is what a guest sees of a desktop's user volume.
-func (e *estate) guestDisk(id string) *nbd.Client {
+// guestDisk is what a guest sees of a desktop's user volume, or its root volume.
+func (e *estate) guestDisk(id string, role ...compute.DiskRole) *nbd.Client {
 	e.t.Helper()
-	socket, export, err := e.Host.Disk(id, "user")
+	socket, export, err := e.Host.Disk(id, append(role, compute.RoleUser)[0])
 	e.must(err)
 	c, err := nbd.Dial(ctx, socket, export)
 	e.must(err)

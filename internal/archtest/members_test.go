@@ -92,7 +92,8 @@ var refusedWhole = map[string]string{
 
 // refusedAlways are operations that answer every call with an error, because the
 // thing they are about cannot exist here.
-var refusedAlways = []string{"kms:CreateCustomKeyStore", "kms:UpdateCustomKeyStore", "cloudtrail:CreateEventDataStore"}
+var refusedAlways = []string{"kms:CreateCustomKeyStore", "kms:UpdateCustomKeyStore", "cloudtrail:CreateEventDataStore",
+	"workspaces:ModifyAccount", "workspaces:ListAvailableManagementCidrRanges"}
 
 // oneValue reports whether t is an enumeration of a single value (DAYS): any other is
 // refused before the operation sees it, so that there is nothing to read.

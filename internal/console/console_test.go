@@ -550,6 +550,8 @@ func TestPortalAndRelay(t *testing.T) {
 	if st, o := mallory.post("/portal/connect", map[string]string{"workspaceId": e.workspaceID}); st != 404 {
 		t.Errorf("mallory connects to jane's desktop: %d %v, want 404", st, o)
 	}
+	_, err := e.WorkSpaces().ModifySelfservicePermissions(ctx, &workspaces.ModifySelfservicePermissionsInput{ResourceId: &e.directory, SelfservicePermissions: &wstypes.SelfservicePermissions{RestartWorkspace: wstypes.ReconnectEnumDisabled}})
+	e.must(err)
 	if st, o := jane.post("/portal/action", map[string]string{"workspaceId": e.workspaceID, "action": "reboot"}); st != 403 {
 		t.Errorf("reboot without self-service: %d %v, want 403", st, o)
 	}

@@ -29,7 +29,8 @@ type portalUser struct {
 
 func (u *portalUser) sidDirectoryID() string { return "[" + u.SID + "]@[" + u.DirectoryID + "]" }
 
-// find is the directory that a registration code, a directory ID or its alias names.
+// find is the directory that a registration code, the domain name of a connection alias,
+// a directory ID or its alias names.
 func (c *Console) find(tx *store.Tx, name string) (directory.Directory, bool) {
 	name = strings.TrimSpace(name)
 	if _, _, id, ok := c.cfg.Desktops.ByRegistrationCode(tx, strings.ToUpper(name)); ok {
@@ -74,7 +75,7 @@ func (c *Console) portalSignIn(ctx context.Context, r *request) (any, error) {
 	if err := r.in(&in); err != nil {
 		return nil, err
 	}
-	if len(in.Directory) > 128 || len(in.UserName) > 256 || len(in.Password) > 256 || len(in.Code) > 128 {
+	if len(in.Directory) > 255 || len(in.UserName) > 256 || len(in.Password) > 256 || len(in.Code) > 128 {
 		return nil, refuse(http.StatusBadRequest, "InvalidRequest", "A field is longer than it can be.")
 	}
 	who := "portal/" + strings.ToLower(in.Directory+"/"+in.UserName)

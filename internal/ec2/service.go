@@ -132,7 +132,7 @@ func New(cfg Config) (*Service, error) {
 // Operations is the service's part of the operation table.
 func (s *Service) Operations() []api.Operation {
 	var ops []api.Operation
-	for _, part := range [][]api.Operation{s.volumeOperations(), s.describeOperations(), s.modifyOperations(), s.workspaceOperations(),
+	for _, part := range [][]api.Operation{s.volumeOperations(), s.describeOperations(), s.modifyOperations(), s.workspaceOperations(), s.workspaceImageOperations(),
 		s.tagOperations(), s.defaultsOperations(), s.snapshotOperations(), s.lockOperations(), s.recycleOperations(), s.placeOperations(), s.hostOperations()} {
 		ops = append(ops, part...)
 	}

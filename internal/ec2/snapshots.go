@@ -109,7 +109,7 @@ func (n *snapshot) hidden() bool { return n.Draft || n.Deleting || n.Bin != nil 
 func (s *Service) ownSnapshot(tx *store.Tx, c *api.Call, id string) (*snapshot, error) {
 	n, err := s.findSnapshot(tx, c, id)
 	if err == nil && n.Desktop != nil && !isWorkspaces(c) {
-		return nil, fail("OperationNotPermitted", "Snapshot %s is of the %s volume of WorkSpace %s and managed by WorkSpaces. Use RestoreWorkspace or TerminateWorkspaces instead.", id, n.Desktop.Role, n.Desktop.WorkspaceID)
+		return nil, fail("OperationNotPermitted", "Snapshot %s is of %v and managed by WorkSpaces. Use the WorkSpaces API (RestoreWorkspace, TerminateWorkspaces, DeleteWorkspaceImage) instead.", id, n.Desktop)
 	}
 	return n, err
 }
@@ -141,8 +141,8 @@ func (s *Service) usableSnapshot(tx *store.Tx, c *api.Call, id string) (*snapsho
 	if n == nil {
 		return nil, noSnapshot(id)
 	}
-	if n.Desktop != nil {
-		return nil, fail("OperationNotPermitted", "Snapshot %s is of a volume of WorkSpace %s and managed by WorkSpaces.", id, n.Desktop.WorkspaceID)
+	if n.Desktop != nil && !(isWorkspaces(c) && n.Desktop.Image != "") {
+		return nil, fail("OperationNotPermitted", "Snapshot %s is of %v and managed by WorkSpaces.", id, n.Desktop)
 	}
 	if n.State != "completed" {
 		return nil, fail("IncorrectState", "Snapshot is in invalid state - %s (%s)", n.State, id)
@@ -483,6 +483,9 @@ func (s *Service) copySnapshot(ctx context.Context, c *api.Call, in *ec2.CopySna
 	if src == nil {
 		return nil, noSnapshot(sourceID)
 	}
+	if src.Desktop != nil {
+		return nil, fail("OperationNotPermitted", "Snapshot %s is of %v and managed by WorkSpaces.", sourceID, src.Desktop)
+	}
 	if src.State != "completed" {
 		return nil, fail("IncorrectState", "Snapshot is in invalid state - %s (%s)", src.State, sourceID)
 	}
@@ -496,8 +499,8 @@ func (s *Service) copySnapshot(ctx context.Context, c *api.Call, in *ec2.CopySna
 	if in.Description == nil {
 		description = fmt.Sprintf("[Copied %s from %s]", src.ID, region)
 	}
-	n := &snapshot{ID: ids.EC2("snap"), Account: c.Account, Region: c.Region, VolumeID: "vol-ffffffff", SizeGiB: src.SizeGiB, Description: description, StartTime: c.Time, State: "pending",
-		Tags: tags, Draft: true, Owner: s.instance, Host: s.cfg.Host, Blank: src.Blank, Key: keyState{Encrypted: encrypted}}
+	n := s.newCopy(c, src, description)
+	n.Tags, n.Key.Encrypted = tags, encrypted
 	if encrypted {
 		if named == "" {
 			named = set.key()
@@ -507,10 +510,24 @@ func (s *Service) copySnapshot(ctx context.Context, c *api.Call, in *ec2.CopySna
 		}
 		n.Key.Context = map[string]string{contextVolume: n.ID}
 	}
-	if err := s.cfg.Store.Update(ctx, func(tx *store.Tx) error { return s.snapshots.Put(tx, n.key(), n) }); err != nil {
+	if err := s.makeCopy(ctx, c, sn, n, src); err != nil {
 		return nil, err
 	}
-	err = s.fillCopy(ctx, c, sn, n, src)
+	return &ec2.CopySnapshotOutput{SnapshotId: aws.String(n.ID), Tags: tagList(tags)}, nil
+}
+
+// newCopy is the draft of a copy. It shows no volume. Source: EC2 API Reference, CopySnapshot.
+func (s *Service) newCopy(c *api.Call, src *snapshot, description string) *snapshot {
+	return &snapshot{ID: ids.EC2("snap"), Account: c.Account, Region: c.Region, VolumeID: "vol-ffffffff", SizeGiB: src.SizeGiB, Description: description, StartTime: c.Time, State: "pending",
+		Draft: true, Owner: s.instance, Host: s.cfg.Host, Blank: src.Blank}
+}
+
+// makeCopy records the copy n of src and fills it. When it returns an error nothing is left.
+func (s *Service) makeCopy(ctx context.Context, c *api.Call, sn Snapshotter, n, src *snapshot) error {
+	if err := s.cfg.Store.Update(ctx, func(tx *store.Tx) error { return s.snapshots.Put(tx, n.key(), n) }); err != nil {
+		return err
+	}
+	err := s.fillCopy(ctx, c, sn, n, src)
 	if err != nil {
 		end, cancel := finishing(ctx)
 		defer cancel()
@@ -521,9 +538,9 @@ func (s *Service) copySnapshot(ctx context.Context, c *api.Call, in *ec2.CopySna
 		if uerr := s.undoSnapshot(end, last); uerr != nil {
 			s.log.Warn("a failed copy is not undone yet", "snapshot", n.ID, "err", uerr)
 		}
-		return nil, outward(err)
+		return outward(err)
 	}
-	return &ec2.CopySnapshotOutput{SnapshotId: aws.String(n.ID), Tags: tagList(tags)}, nil
+	return nil
 }
 
 func (s *Service) fillCopy(ctx context.Context, c *api.Call, sn Snapshotter, n, src *snapshot) error {

@@ -106,11 +106,19 @@ type attachment struct {
 	DeleteOnTermination bool `json:",omitempty"`
 }
 
-// desktop says what a volume is to WorkSpaces.
+// desktop says what a volume or snapshot is to WorkSpaces.
 type desktop struct {
 	WorkspaceID    string
 	Role           string // root or user
 	SIDDirectoryID string
+	Image          string `json:",omitempty"` // of a snapshot that is an image: its ID, and nothing else is set
+}
+
+func (d *desktop) String() string {
+	if d.Image != "" {
+		return "the image " + d.Image
+	}
+	return "the " + d.Role + " volume of WorkSpace " + d.WorkspaceID
 }
 
 type modification struct {
@@ -165,7 +173,7 @@ type snapshot struct {
 	DefaultKey bool          `json:",omitempty"`
 	Lock       *snapshotLock `json:",omitempty"`
 	Bin        *recycled     `json:",omitempty"` // not nil: in the recycle bin
-	// Desktop is set for snapshots that WorkSpaces takes of its volumes.
+	// Desktop is set for snapshots that WorkSpaces takes of its volumes, and for its images.
 	Desktop *desktop `json:",omitempty"`
 }
 

@@ -534,7 +534,7 @@ func TestDesktopVolumes(t *testing.T) {
 	e.refused(p, "AttachVolume", &ec2.AttachVolumeInput{VolumeId: aws.String(id), InstanceId: aws.String(e.instance()), Device: aws.String("/dev/sdf")}, "OperationNotPermitted", "attach")
 	// Rebuild: the data go, the data key stays.
 	firstKey := e.plane.places[e.s.dir(e.volume(id))].Key
-	if err := d.Reset(ctx, e.workspaces(), id, ""); err != nil {
+	if err := d.Reset(ctx, e.workspaces(), id, "", ""); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.Attach(ctx, e.workspaces(), id, "ws-0123456789", "/dev/sda1"); err != nil {

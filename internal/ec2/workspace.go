@@ -27,7 +27,9 @@ type CreateWorkspaceVolumeInput struct {
 	// SidDirectoryId is the value of the encryption context aws:workspaces:sid-directoryid.
 	SidDirectoryId *string
 	// ImagePath is the raw image that the volume begins with, "" or nil for an empty volume.
-	ImagePath   *string
+	ImagePath *string
+	// SnapshotId is the snapshot, an image of a WorkSpace, that it begins with in place of one.
+	SnapshotId  *string
 	ClientToken *string
 }
 
@@ -45,7 +47,8 @@ type CreateWorkspaceVolumeOutput struct {
 type ResetWorkspaceVolumeInput struct {
 	VolumeId  *string
 	ImagePath *string
-	// SnapshotId names a snapshot of the same volume to go back to, in place of an image.
+	// SnapshotId names a snapshot of the same volume to go back to, or an image of a
+	// WorkSpace, in place of an image file.
 	SnapshotId *string
 }
 
@@ -74,7 +77,7 @@ func (s *Service) createWorkspaceVolume(ctx context.Context, c *api.Call, in *Cr
 		return nil, fail("OperationNotPermitted", "Only WorkSpaces creates volumes of WorkSpaces.")
 	}
 	w := &wish{zone: hostZone(c.Region), typ: desktopVolumeType, size: aws.ToInt32(in.Size), encrypted: aws.ToBool(in.Encrypted), key: aws.ToString(in.KmsKeyId),
-		token: aws.ToString(in.ClientToken), image: aws.ToString(in.ImagePath), tags: map[string]string{},
+		token: aws.ToString(in.ClientToken), image: aws.ToString(in.ImagePath), snapshot: aws.ToString(in.SnapshotId), tags: map[string]string{},
 		desktop: &desktop{WorkspaceID: aws.ToString(in.WorkspaceId), Role: aws.ToString(in.Role), SIDDirectoryID: aws.ToString(in.SidDirectoryId)}}
 	switch {
 	case !workspaceMachine.MatchString(w.desktop.WorkspaceID):
@@ -88,6 +91,15 @@ func (s *Service) createWorkspaceVolume(ctx context.Context, c *api.Call, in *Cr
 	}
 	if err := checkImage(w.image, int64(w.size)<<30); err != nil {
 		return nil, err
+	}
+	if w.snapshot != "" {
+		n, err := s.usableSnapshot(s.cfg.Store.Snapshot(), c, w.snapshot)
+		if err != nil {
+			return nil, err
+		}
+		if w.image != "" || w.size < n.SizeGiB {
+			return nil, fail("InvalidParameterValue", "A volume of %d GiB cannot begin with snapshot %s of %d GiB and image %q.", w.size, n.ID, n.SizeGiB, w.image)
+		}
 	}
 	var err error
 	if w.iops, w.throughput, err = performance(&w.typ, w.size, nil, nil); err != nil {
@@ -154,11 +166,15 @@ func (s *Service) resetWorkspaceVolume(ctx context.Context, c *api.Call, in *Res
 			if err != nil {
 				return err
 			}
-			if n.VolumeID != v.ID || n.Desktop == nil || n.State != "completed" {
-				return fail("InvalidParameterValue", "Snapshot %s is not a completed one that WorkSpaces has taken of volume %s.", snap, id)
+			switch d := n.Desktop; {
+			case d == nil || n.State != "completed" || d.Image == "" && n.VolumeID != v.ID || n.SizeGiB > v.SizeGiB:
+				return fail("InvalidParameterValue", "Snapshot %s is neither a completed one that WorkSpaces has taken of volume %s nor an image that fits it.", snap, id)
+			case d.Image != "":
+				source = &sourceKey{Record: n.key(), Key: n.Key, Blank: n.Blank} // not under a KMS key
+			default:
+				// The volume keeps its data key for life, so it opens its own snapshots.
+				source = &sourceKey{Record: n.key(), Key: v.Key, Blank: n.Blank}
 			}
-			// The volume keeps its data key for life, so it opens its own snapshots.
-			source = &sourceKey{Record: n.key(), Key: v.Key, Blank: n.Blank}
 		}
 		// The old data go at the next attach, when the place is made anew.
 		e := s.volumes.Edit(tx, volumeKey)
@@ -234,9 +250,10 @@ func (d *Desktops) Detach(ctx context.Context, c *api.Call, volumeID string) err
 	return err
 }
 
-// Reset renews a detached volume from an image, under the same data key.
-func (d *Desktops) Reset(ctx context.Context, c *api.Call, volumeID, image string) error {
-	_, err := api.Do[ResetWorkspaceVolumeOutput](ctx, d.caller, c, "ec2", "ResetWorkspaceVolume", &ResetWorkspaceVolumeInput{VolumeId: aws.String(volumeID), ImagePath: aws.String(image)})
+// Reset renews a detached volume from an image file or the snapshot that is an image,
+// under the same data key.
+func (d *Desktops) Reset(ctx context.Context, c *api.Call, volumeID, path, snapshotID string) error {
+	_, err := api.Do[ResetWorkspaceVolumeOutput](ctx, d.caller, c, "ec2", "ResetWorkspaceVolume", &ResetWorkspaceVolumeInput{VolumeId: aws.String(volumeID), ImagePath: aws.String(path), SnapshotId: aws.String(snapshotID)})
 	return err
 }
 

@@ -2,6 +2,7 @@ package workspaces
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,7 +82,6 @@ func (s *Service) bundleOperations() []api.Operation {
 		api.NewUpdate(name, "CreateWorkspaceBundle", s.createBundle),
 		api.NewUpdate(name, "UpdateWorkspaceBundle", s.updateBundle, onBundle(func(in any) *string { return in.(*workspaces.UpdateWorkspaceBundleInput).BundleId })),
 		api.NewUpdate(name, "DeleteWorkspaceBundle", s.deleteBundle, onBundle(func(in any) *string { return in.(*workspaces.DeleteWorkspaceBundleInput).BundleId })),
-		api.NewView(name, "DescribeWorkspaceImages", s.describeImages),
 	}
 }
 
@@ -146,10 +146,12 @@ func gib(s *string, what string, min int) (int, error) {
 	return n, nil
 }
 
-// createBundle makes a custom bundle: other sizes of the image we provide.
+// createBundle makes a custom bundle: other sizes of the image we provide, or one of
+// the account's own images.
 func (s *Service) createBundle(_ context.Context, tx *store.Tx, c *api.Call, in *workspaces.CreateWorkspaceBundleInput) (*workspaces.CreateWorkspaceBundleOutput, error) {
-	if deref(in.ImageId) != imageID {
-		return nil, notFound("image", deref(in.ImageId))
+	least, err := s.bundleImage(tx, c, deref(in.ImageId))
+	if err != nil {
+		return nil, err
 	}
 	if in.ComputeType == nil || machineSizes[in.ComputeType.Name] == (size{}) {
 		return nil, invalidValues("ComputeType: want one of " + availableComputeTypes() + ".")
@@ -158,9 +160,9 @@ func (s *Service) createBundle(_ context.Context, tx *store.Tx, c *api.Call, in 
 	if err != nil {
 		return nil, err
 	}
-	root := provided[0].RootGiB
+	root := max(provided[0].RootGiB, least)
 	if in.RootStorage != nil {
-		if root, err = gib(in.RootStorage.Capacity, "RootStorage", 8); err != nil {
+		if root, err = gib(in.RootStorage.Capacity, "RootStorage", least); err != nil {
 			return nil, err
 		}
 	}
@@ -178,7 +180,7 @@ func (s *Service) createBundle(_ context.Context, tx *store.Tx, c *api.Call, in 
 		return nil, err
 	}
 	b := &bundle{ID: ids.WorkSpace("wsb"), Name: deref(in.BundleName), Description: deref(in.BundleDescription), Compute: in.ComputeType.Name,
-		RootGiB: root, UserGiB: user, ImageID: imageID, Created: c.Time, Updated: c.Time, Tags: tags}
+		RootGiB: root, UserGiB: user, ImageID: *in.ImageId, Created: c.Time, Updated: c.Time, Tags: tags}
 	shown := showBundle(b, c.Account)
 	return &workspaces.CreateWorkspaceBundleOutput{WorkspaceBundle: &shown}, s.bundles.Put(tx, key(c.Account, c.Region, b.ID), b)
 }
@@ -189,8 +191,15 @@ func (s *Service) updateBundle(_ context.Context, tx *store.Tx, c *api.Call, in 
 	if b == nil {
 		return nil, notFound("bundle", deref(in.BundleId))
 	}
-	if in.ImageId != nil && *in.ImageId != imageID {
-		return nil, notFound("image", *in.ImageId)
+	if in.ImageId != nil {
+		least, err := s.bundleImage(tx, c, *in.ImageId)
+		if err != nil {
+			return nil, err
+		}
+		if b.RootGiB < least {
+			return nil, invalidValues(fmt.Sprintf("The image %s needs a root volume of %d GiB; the bundle's has %d.", *in.ImageId, least, b.RootGiB))
+		}
+		b.ImageID = *in.ImageId
 	}
 	b.Updated = c.Time
 	return &workspaces.UpdateWorkspaceBundleOutput{}, s.bundles.Put(tx, k, b)
@@ -212,22 +221,4 @@ func (s *Service) deleteBundle(_ context.Context, tx *store.Tx, c *api.Call, in 
 		return nil, &wstypes.ResourceAssociatedException{Message: &m}
 	}
 	return &workspaces.DeleteWorkspaceBundleOutput{}, s.bundles.Delete(tx, k)
-}
-
-// describeImages lists the image we provide. Images of one's own come later.
-func (s *Service) describeImages(_ context.Context, _ *store.Tx, _ *api.Call, in *workspaces.DescribeWorkspaceImagesInput) (*workspaces.DescribeWorkspaceImagesOutput, error) {
-	out := &workspaces.DescribeWorkspaceImagesOutput{Images: []wstypes.WorkspaceImage{}}
-	if _, err := untoken(in.NextToken); err != nil {
-		return nil, err
-	}
-	if in.ImageType == wstypes.ImageTypeShared || len(in.ImageIds) > 0 && !slices.Contains(in.ImageIds, imageID) {
-		return out, nil
-	}
-	id, nm, d, o := imageID, "Debian 12 desktop", "Debian GNU/Linux 12 with a desktop session", owner
-	out.Images = append(out.Images, wstypes.WorkspaceImage{ImageId: &id, Name: &nm, Description: &d, OwnerAccountId: &o, State: wstypes.WorkspaceImageStateAvailable,
-		OperatingSystem: &wstypes.OperatingSystem{Type: wstypes.OperatingSystemTypeLinux}, Created: &provided[0].Created, RequiredTenancy: wstypes.WorkspaceImageRequiredTenancyDefault})
-	if in.MaxResults != nil && *in.MaxResults < 1 {
-		out.Images = nil
-	}
-	return out, nil
 }

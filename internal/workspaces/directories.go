@@ -2,6 +2,8 @@ package workspaces
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -92,9 +94,9 @@ func (s *Service) registerDirectory(_ context.Context, tx *store.Tx, c *api.Call
 	}
 	for _, f := range permissions(nil) {
 		r.SelfService[f.name] = "DISABLED"
-	}
-	if aws.ToBool(in.EnableSelfService) {
-		r.SelfService["RestartWorkspace"] = "ENABLED"
+		if f.name == "RestartWorkspace" || aws.ToBool(in.EnableSelfService) {
+			r.SelfService[f.name] = "ENABLED"
+		}
 	}
 	return &workspaces.RegisterWorkspaceDirectoryOutput{DirectoryId: &id, State: r.State}, s.directories.Put(tx, k, r)
 }
@@ -112,6 +114,10 @@ func (s *Service) deregisterDirectory(_ context.Context, tx *store.Tx, c *api.Ca
 		}
 		return len(users) < 5
 	})
+	if alias := s.aliasOf(tx, c, id); alias != "" {
+		m := "The directory " + id + " is associated with the connection alias " + alias + ". Disassociate it first."
+		return nil, &wstypes.InvalidResourceStateException{Message: &m}
+	}
 	if len(users) > 0 {
 		m := "The directory " + id + " still has WorkSpaces: " + strings.Join(users, ", ") + ". Terminate them first."
 		return nil, &wstypes.InvalidResourceStateException{Message: &m}
@@ -185,6 +191,10 @@ func showDirectory(r *registration, d Directory) wstypes.WorkspaceDirectory {
 		o.WorkspaceCreationProperties.DefaultOu = &r.Creation.DefaultOU
 	}
 	o.StreamingProperties = showStreaming(r)
+	r.showSignIn(&o)
+	// AWS acts through this role and puts desktops into this group; here they are names alone.
+	o.IamRoleId = aws.String("arn:aws:iam::" + r.Account + ":role/workspaces_DefaultRole")
+	o.WorkspaceSecurityGroupId = aws.String(r.membersGroup())
 	for _, f := range deviceTypes(o.WorkspaceAccessProperties) {
 		*f.value = wstypes.AccessPropertyValue(r.Access[f.name])
 	}
@@ -192,6 +202,12 @@ func showDirectory(r *registration, d Directory) wstypes.WorkspaceDirectory {
 		*f.value = wstypes.ReconnectEnum(r.SelfService[f.name])
 	}
 	return o
+}
+
+// membersGroup is the ID of the security group "<directory ID>_workspacesMembers".
+func (r *registration) membersGroup() string {
+	h := sha256.Sum256([]byte("workspaces members\x00" + key(r.Account, r.Region, r.ID)))
+	return "sg-0" + hex.EncodeToString(h[:8])
 }
 
 type accessField struct {

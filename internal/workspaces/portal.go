@@ -21,7 +21,8 @@ var (
 	ErrNotShown = errors.New("the desktop cannot be shown")
 )
 
-// ByRegistrationCode finds the registered directory that a code belongs to.
+// ByRegistrationCode finds the registered directory that a code, or the connection
+// string of an alias in its place, belongs to.
 func (s *Service) ByRegistrationCode(tx *store.Tx, code string) (account, region, directoryID string, ok bool) {
 	s.directories.Scan(tx, "", "", func(_ string, r *registration) bool {
 		if subtle.ConstantTimeCompare([]byte(r.RegistrationCode), []byte(code)) == 1 {
@@ -29,6 +30,9 @@ func (s *Service) ByRegistrationCode(tx *store.Tx, code string) (account, region
 		}
 		return !ok
 	})
+	if !ok {
+		return s.byAlias(tx, code)
+	}
 	return account, region, directoryID, ok
 }
 

@@ -54,7 +54,12 @@ func (s *Service) power(tx *store.Tx, c *api.Call, id string, t task, to wstypes
 	if (t == taskStart || t == taskStop) && w.RunningMode == wstypes.RunningModeAlwaysOn {
 		return refused("OperationNotSupported.Workspace", "The WorkSpace's running mode is ALWAYS_ON; StartWorkspaces and StopWorkspaces need AUTO_STOP or MANUAL (ModifyWorkspaceProperties).")
 	}
-	w.Task, w.Down, w.Attempts, w.NotBefore, w.Progress = t, false, 0, time.Time{}, ""
+	if w.ImageID != "" { // an image that failed, which this takes the place of
+		if err := s.failImage(tx, w, "The WorkSpace was asked for something else."); err != nil {
+			return refused("InternalFailure", err.Error())
+		}
+	}
+	w.Task, w.Down, w.Attempts, w.NotBefore, w.Progress, w.ImageID, w.Stopped = t, false, 0, time.Time{}, "", "", false
 	w.setState(c.Time, to, "", "")
 	if err := s.workspaces.Put(tx, k, w); err != nil {
 		return refused("InternalFailure", err.Error())

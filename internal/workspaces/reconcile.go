@@ -51,6 +51,15 @@ func (s *Service) reconcile(ctx context.Context) {
 			}
 		}
 	}()
+	workers.Go(func() {
+		for ctx.Err() == nil {
+			s.imageUpkeep(ctx)
+			select {
+			case <-ctx.Done():
+			case <-s.cfg.Clock.After(tick):
+			}
+		}
+	})
 	boots := make(chan struct{}, maxBoots)
 	for ctx.Err() == nil {
 		changed := s.cfg.Store.Changed()
@@ -184,11 +193,11 @@ func (s *Service) perform(ctx context.Context, w *workspace) error {
 				return err
 			}
 			if w.Task == taskRebuild && w.RootVolume != "" {
-				image, err := s.image()
+				from, err := s.source(w)
 				if err != nil {
 					return err
 				}
-				if err := s.cfg.Volumes.Reset(ctx, s.call(w), w.RootVolume, image); err != nil {
+				if err := s.cfg.Volumes.Reset(ctx, s.call(w), w.RootVolume, from); err != nil {
 					return fmt.Errorf("renew the root volume %s: %w", w.RootVolume, err)
 				}
 			}
@@ -202,6 +211,8 @@ func (s *Service) perform(ctx context.Context, w *workspace) error {
 			}
 		}
 		return s.up(ctx, w)
+	case taskImage:
+		return s.makeImage(ctx, w)
 	case taskTerminate:
 		return s.remove(ctx, w)
 	}
@@ -215,7 +226,7 @@ func (s *Service) done(ctx context.Context, w *workspace, st wstypes.WorkspaceSt
 		if w.Task == taskCreate || w.Task == taskRebuild || w.Task == taskRestore {
 			w.NextSnapshot = now.Add(min(firstSnapshot, s.cfg.SnapshotEvery))
 		}
-		w.Task, w.Down, w.Attempts, w.Progress = taskNone, false, 0, ""
+		w.Task, w.Down, w.Attempts, w.Progress, w.ImageID, w.Stopped = taskNone, false, 0, "", "", false
 		w.LastActive, w.Connected = now, false
 		w.setState(now, st, "", "")
 	})
@@ -282,11 +293,11 @@ func (s *Service) up(ctx context.Context, w *workspace) error {
 func (s *Service) ensureVolumes(ctx context.Context, w *workspace) (*workspace, error) {
 	var err error
 	if w.RootVolume == "" {
-		image, err := s.image()
+		from, err := s.source(w)
 		if err != nil {
 			return nil, err
 		}
-		id, err := s.cfg.Volumes.Create(ctx, s.call(w), s.volume(w, compute.RoleRoot, w.RootGiB, w.EncryptRoot, image, w.ID+"-root"))
+		id, err := s.cfg.Volumes.Create(ctx, s.call(w), s.volume(w, compute.RoleRoot, w.RootGiB, w.EncryptRoot, from, w.ID+"-root"))
 		if err != nil {
 			return nil, fmt.Errorf("create the root volume: %w", err)
 		}
@@ -295,7 +306,7 @@ func (s *Service) ensureVolumes(ctx context.Context, w *workspace) (*workspace, 
 		}
 	}
 	if w.UserVolume == "" {
-		id, err := s.cfg.Volumes.Create(ctx, s.call(w), s.volume(w, compute.RoleUser, w.UserGiB, w.EncryptUser, "", w.ID+"-user"))
+		id, err := s.cfg.Volumes.Create(ctx, s.call(w), s.volume(w, compute.RoleUser, w.UserGiB, w.EncryptUser, Source{}, w.ID+"-user"))
 		if err != nil {
 			return nil, fmt.Errorf("create the user volume: %w", err)
 		}
@@ -326,13 +337,21 @@ func (s *Service) ensureVolumes(ctx context.Context, w *workspace) (*workspace, 
 	return w, err
 }
 
-// image finds the desktop image, or says why there is none.
-func (s *Service) image() (string, error) {
+// source finds what a root volume begins with: the snapshot of the bundle's own image,
+// or the desktop image, or says why there is none.
+func (s *Service) source(w *workspace) (Source, error) {
+	tx := s.cfg.Store.Snapshot()
+	if b := s.bundles.Get(tx, key(w.Account, w.Region, w.BundleID)); b != nil && b.ImageID != imageID {
+		if i := s.images.Get(tx, key(w.Account, w.Region, b.ImageID)); i != nil && i.State == wstypes.WorkspaceImageStateAvailable {
+			return Source{Snapshot: i.SnapshotID}, nil
+		}
+		return Source{}, refuse("ResourceUnavailable.Image", "The image %s of the bundle %s is not available.", b.ImageID, b.ID)
+	}
 	path, err := s.cfg.Image()
 	if err != nil {
-		return "", refuse("ResourceUnavailable.Image", "There is no desktop image to start from: %v", err)
+		return Source{}, refuse("ResourceUnavailable.Image", "There is no desktop image to start from: %v", err)
 	}
-	return path, nil
+	return Source{Path: path}, nil
 }
 
 func orGone(state string) string {
@@ -351,8 +370,8 @@ func (s *Service) pause(ctx context.Context) error {
 	}
 }
 
-func (s *Service) volume(w *workspace, role compute.DiskRole, sizeGiB int, encrypted bool, image, token string) VolumeRequest {
-	v := VolumeRequest{WorkspaceID: w.ID, Role: role, SizeGiB: sizeGiB, Encrypted: encrypted, Image: image, ClientToken: token}
+func (s *Service) volume(w *workspace, role compute.DiskRole, sizeGiB int, encrypted bool, from Source, token string) VolumeRequest {
+	v := VolumeRequest{WorkspaceID: w.ID, Role: role, SizeGiB: sizeGiB, Encrypted: encrypted, From: from, ClientToken: token}
 	if encrypted {
 		v.KeyARN, v.SidDirectoryID = w.KeyARN, w.sidDirectoryID()
 	}

@@ -67,9 +67,13 @@ type VolumeRequest struct {
 	Encrypted      bool
 	KeyARN         string // of the encryption key; empty when not encrypted
 	SidDirectoryID string // "[S-1-5-21-…]@[d-…]"
-	Image          string // bundle image to start from; empty: blank
+	From           Source // what it begins with
 	ClientToken    string // the same token gives the same volume
 }
+
+// Source is what a volume begins with: the raw image at a path, the snapshot that is
+// an image of a WorkSpace, or, when both are empty, nothing.
+type Source struct{ Path, Snapshot string }
 
 // VolumeStatus is how a volume is.
 type VolumeStatus struct {
@@ -88,7 +92,7 @@ type Volumes interface {
 	Attach(ctx context.Context, c *api.Call, volumeID, workspaceID, device string) (compute.Disk, error)
 	Detach(ctx context.Context, c *api.Call, volumeID string) error
 	// Reset renews a detached volume from an image, under the data key it has.
-	Reset(ctx context.Context, c *api.Call, volumeID, image string) error
+	Reset(ctx context.Context, c *api.Call, volumeID string, from Source) error
 	Delete(ctx context.Context, c *api.Call, volumeID string) error
 	// Snapshot keeps the volume's state; the same name gives the same snapshot.
 	Snapshot(ctx context.Context, c *api.Call, volumeID, snapshotName string) (snapshotID string, err error)
@@ -96,6 +100,12 @@ type Volumes interface {
 	Restore(ctx context.Context, c *api.Call, volumeID, snapshotID string) error
 	// DeleteSnapshots deletes the snapshots of a WorkSpace's volumes but those to keep.
 	DeleteSnapshots(ctx context.Context, c *api.Call, workspaceID string, keep ...string) error
+	// KeepImage keeps a detached volume's state as the image with the ID; the same ID gives the same snapshot.
+	KeepImage(ctx context.Context, c *api.Call, volumeID, imageID string) (snapshotID string, err error)
+	// CopyImage copies the snapshot of an image of any account and region, as the image with the ID.
+	CopyImage(ctx context.Context, c *api.Call, account, region, snapshotID, imageID string) (copyID string, err error)
+	// DeleteImage deletes the snapshot of an image; one that is gone is fine.
+	DeleteImage(ctx context.Context, c *api.Call, snapshotID string) error
 	// Grow makes the volume as large as sizeGiB, attached or not.
 	Grow(ctx context.Context, c *api.Call, volumeID string, sizeGiB int) error
 }
@@ -130,6 +140,8 @@ type Service struct {
 	directories *store.Table[registration]
 	bundles     *store.Table[bundle]
 	ipGroups    *store.Table[ipGroup]
+	aliases     *store.Table[connectionAlias]
+	images      *store.Table[image]
 
 	mu      sync.Mutex
 	working map[string]bool // record keys a worker is busy with
@@ -154,6 +166,8 @@ func New(cfg Config) *Service {
 	s.directories = store.Define[registration](cfg.Store, "workspaces/directory", 1)
 	s.bundles = store.Define[bundle](cfg.Store, "workspaces/bundle", 1)
 	s.ipGroups = store.Define[ipGroup](cfg.Store, "workspaces/ip-group", 1)
+	s.aliases = store.Define[connectionAlias](cfg.Store, "workspaces/connection-alias", 1)
+	s.images = store.Define[image](cfg.Store, "workspaces/image", 1)
 	return s
 }
 
@@ -200,6 +214,10 @@ func (s *Service) Operations() []api.Operation {
 	ops = append(ops, s.ipGroupOperations()...)
 	ops = append(ops, s.tagOperations()...)
 	ops = append(ops, s.desktopOperations()...)
+	ops = append(ops, s.imageOperations()...)
+	ops = append(ops, s.aliasOperations()...)
+	ops = append(ops, s.signInOperations()...)
+	ops = append(ops, s.accountOperations()...)
 	return ops
 }
 

@@ -21,6 +21,7 @@ const (
 	taskRestore   task = "restore"
 	taskRecover   task = "recover" // the machine was lost: bring it up again
 	taskTerminate task = "terminate"
+	taskImage     task = "image" // keep the root volume as ImageID
 )
 
 // workspace is the stored record of a WorkSpace, under account/region/id.
@@ -50,7 +51,9 @@ type workspace struct {
 	ErrorMessage string
 
 	Task      task
-	Down      bool      // of a reboot, rebuild or recovery: the machine is already down and detached
+	Down      bool      // of a reboot, rebuild, recovery or image: the machine is already down and detached
+	ImageID   string    `json:",omitempty"` // of an image: the one to make
+	Stopped   bool      `json:",omitempty"` // of an image: the WorkSpace was stopped, and is again afterwards
 	Progress  string    // what the task is doing, for people
 	Attempts  int       // how often the task has failed in a row
 	NotBefore time.Time // when the task may be tried (again)
@@ -109,6 +112,8 @@ type registration struct {
 	SelfService         map[string]string // permission → ENABLED | DISABLED
 	IPGroups            []string
 	Streaming           map[string]string // user setting → DISABLED; absent: ENABLED
+	RelayState          string            `json:",omitempty"`
+	UserAccessURL       string            `json:",omitempty"`
 	Tags                map[string]string
 }
 

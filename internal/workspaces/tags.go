@@ -17,7 +17,7 @@ import (
 const maxTags = 50
 
 // kinds of resource by ID prefix, as ARNs name them.
-var kinds = []struct{ prefix, kind string }{{"ws-", "workspace"}, {"wsb-", "workspacebundle"}, {"wsi-", "workspaceimage"}, {"wsipg-", "workspaceipgroup"}, {"d-", "directory"}}
+var kinds = []struct{ prefix, kind string }{{"ws-", "workspace"}, {"wsb-", "workspacebundle"}, {"wsi-", "workspaceimage"}, {"wsipg-", "workspaceipgroup"}, {"wsca-", "connectionalias"}, {"d-", "directory"}}
 
 func kindOf(id string) string {
 	for _, k := range kinds {
@@ -98,6 +98,16 @@ func (s *Service) onTagged(tx *store.Tx, c *api.Call, id string, f func(map[stri
 		if r := s.ipGroups.Get(tx, k); r != nil {
 			tags := f(r.Tags)
 			return func() error { e := s.ipGroups.Edit(tx, k); e.Tags = tags; return s.ipGroups.Put(tx, k, e) }, true
+		}
+	case "workspaceimage":
+		if r := s.images.Get(tx, k); r != nil {
+			tags := f(r.Tags)
+			return func() error { e := s.images.Edit(tx, k); e.Tags = tags; return s.images.Put(tx, k, e) }, true
+		}
+	case "connectionalias":
+		if r := s.aliases.Get(tx, k); r != nil {
+			tags := f(r.Tags)
+			return func() error { e := s.aliases.Edit(tx, k); e.Tags = tags; return s.aliases.Put(tx, k, e) }, true
 		}
 	case "directory":
 		if r := s.directories.Get(tx, k); r != nil {
