@@ -10,6 +10,8 @@
 //     log is synced) and visible to every later View and Update on this node.
 //   - A commit whose answer is lost, because a member of an external cluster died, is
 //     found out: Update returns nil when it happened and runs again when it did not.
+//   - Transactions that wait for an embedded etcd at the same time are one proposal, one sync
+//     and one revision; each has its own outcome, as if they came one after another.
 //   - View reads one consistent snapshot from memory and never waits for etcd.
 //     Another node's write is visible once its watch event has arrived.
 //   - Records are shared and immutable. Get and Scan return pointers that

@@ -35,7 +35,8 @@ type Store struct {
 	log    *slog.Logger
 	client *clientv3.Client
 	server *embed.Etcd // nil with an external cluster
-	fence  *fence      // resolves commits whose answer was lost; nil when embedded
+	group  *group      // commits to an embedded etcd; nil with an external cluster
+	fence  *fence      // resolves commits to an external cluster whose answer was lost; nil when embedded
 
 	tables map[string]tableCore // by name; fixed once started
 
@@ -94,6 +95,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		}
 	} else {
 		s.client, s.server, err = embedded(ctx, cfg)
+		s.group = newGroup(s)
 	}
 	if err != nil {
 		s.cancel()
@@ -102,7 +104,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Start loads every declared table and follows changes from then on.
+// Start loads every declared table and, with an external cluster, follows changes from
+// then on; those of an embedded etcd are all made here.
 func (s *Store) Start(ctx context.Context) error {
 	if s.started {
 		return errors.New("store: started twice")
@@ -122,6 +125,10 @@ func (s *Store) Start(ctx context.Context) error {
 		}
 	}
 	s.publish(resp.Header.Revision, nil)
+	if s.group != nil {
+		close(s.done)
+		return nil
+	}
 	watch := s.client.Watch(s.watchCtx, root, clientv3.WithPrefix(), clientv3.WithRev(resp.Header.Revision+1))
 	go s.follow(watch, resp.Header.Revision)
 	return nil
@@ -214,32 +221,41 @@ func tableOf(key string) string {
 	return rest[:i+1+j]
 }
 
-// apply changes the master copy; publish makes it visible.
+// apply changes the master copy by what etcd tells; publish makes it visible.
 func (s *Store) apply(key string, raw []byte, mod int64, deleted bool) error {
-	name := tableOf(key)
-	t, ok := s.tables[name]
+	t, ok := s.tables[tableOf(key)]
 	if !ok {
 		return nil // a table of another version of Sealdesk: keep it, do not read it
 	}
-	m := s.master[name]
-	k := key[len(root)+len(name)+1:]
+	var v any
+	if !deleted {
+		var err error
+		if v, err = t.decode(raw); err != nil {
+			return fmt.Errorf("read %s: %w", key, err)
+		}
+	}
+	s.set(key, v, mod, deleted)
+	return nil
+}
+
+// set puts a decoded record of a declared table into the master copy, or deletes it.
+func (s *Store) set(key string, v any, mod int64, deleted bool) {
+	name := tableOf(key)
+	m, k := s.master[name], key[len(root)+len(name)+1:]
 	old, _ := m.Get(k)
-	var oldValue, newValue any
-	if old != nil {
+	var oldValue any
+	switch {
+	case old != nil:
 		oldValue = old.value
+	case deleted:
+		return
 	}
 	if deleted {
 		m.Delete(k)
 	} else {
-		v, err := t.decode(raw)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", key, err)
-		}
-		newValue = v
 		m.Set(k, &entry{value: v, mod: mod})
 	}
-	t.notify(k, oldValue, newValue)
-	return nil
+	s.tables[name].notify(k, oldValue, v)
 }
 
 // publish makes the master copy of the touched tables (nil: of all) the state
@@ -284,9 +300,6 @@ func (s *Store) await(ctx context.Context, rev int64) error {
 // our records: others write to a shared cluster, and etcd tells only when asked that
 // nothing of ours has changed.
 func (s *Store) catchUp(ctx context.Context, rev int64) error {
-	if s.fence == nil {
-		return s.await(ctx, rev)
-	}
 	for patience := 20 * time.Millisecond; ; patience = 200 * time.Millisecond {
 		wait, cancel := context.WithTimeout(ctx, patience)
 		err := s.await(wait, rev)
@@ -305,9 +318,6 @@ func (s *Store) Changed() <-chan struct{} {
 	defer s.mu.Unlock()
 	return s.advance
 }
-
-// Client is the etcd client, for leases and elections (see Lead).
-func (s *Store) Client() *clientv3.Client { return s.client }
 
 // Close stops following and, when embedded, stops etcd cleanly.
 func (s *Store) Close() error {

@@ -29,6 +29,7 @@ type Tx struct {
 type write struct {
 	raw     []byte
 	value   any
+	stored  any // raw decoded, as it becomes visible; set by group.commit
 	deleted bool
 }
 
@@ -62,12 +63,9 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 			s.gate.RUnlock()
 			continue
 		}
-		ok, rev, err := tx.commit(ctx)
+		ok, err := tx.commit(ctx)
 		s.gate.RUnlock()
 		if err != nil {
-			return err
-		}
-		if err := s.catchUp(ctx, rev); err != nil {
 			return err
 		}
 		if ok {
@@ -114,7 +112,12 @@ func (tx *Tx) finish() {
 // Revision is the etcd revision of the snapshot.
 func (tx *Tx) Revision() int64 { return tx.st.rev }
 
-func (tx *Tx) commit(ctx context.Context) (ok bool, rev int64, err error) {
+// commit makes the writes, if what was read still holds, and returns when the state
+// has caught up with the outcome.
+func (tx *Tx) commit(ctx context.Context) (ok bool, err error) {
+	if tx.s.group != nil {
+		return tx.s.group.commit(tx)
+	}
 	cmps := make([]clientv3.Cmp, 0, len(tx.reads)+len(tx.scans))
 	for k, mod := range tx.reads {
 		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(k), "=", mod))
@@ -122,30 +125,11 @@ func (tx *Tx) commit(ctx context.Context) (ok bool, rev int64, err error) {
 	for p := range tx.scans {
 		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(p).WithPrefix(), "<", tx.st.rev+1))
 	}
-	keys := make([]string, 0, len(tx.writes))
-	for k := range tx.writes {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	ops := make([]clientv3.Op, 0, len(keys))
-	for _, k := range keys {
-		if w := tx.writes[k]; w.deleted {
-			ops = append(ops, clientv3.OpDelete(k))
-		} else {
-			ops = append(ops, clientv3.OpPut(k, string(w.raw)))
-		}
-	}
-	if tx.s.fence != nil {
-		if ok, rev, err = tx.s.fence.commit(ctx, cmps, ops); err != nil {
-			err = fmt.Errorf("commit to etcd: %w", err)
-		}
-		return ok, rev, err
-	}
-	resp, err := tx.s.client.Txn(ctx).If(cmps...).Then(ops...).Commit()
+	ok, rev, err := tx.s.fence.commit(ctx, cmps, opsOf(tx.writes))
 	if err != nil {
-		return false, 0, fmt.Errorf("commit to etcd: %w", err)
+		return false, fmt.Errorf("commit to etcd: %w", err)
 	}
-	return resp.Succeeded, resp.Header.Revision, nil
+	return ok, tx.s.catchUp(ctx, rev)
 }
 
 // get reads one key, through the transaction's own writes.
