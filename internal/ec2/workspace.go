@@ -67,8 +67,19 @@ func (s *Service) workspaceOperations() []api.Operation {
 			api.On(func(_ context.Context, tx *store.Tx, c *api.Call, in *ResetWorkspaceVolumeInput) ([]api.Target, error) {
 				return s.onVolumes(tx, c, aws.ToString(in.VolumeId)), nil
 			})),
+		api.NewUpdate("ec2", "HandOverWorkspaceVolume", s.handOver, api.Internal("ModifyVolume"), api.Action("ec2:ModifyVolume"),
+			api.On(func(_ context.Context, tx *store.Tx, c *api.Call, in *HandOverWorkspaceVolumeInput) ([]api.Target, error) {
+				return s.onVolumes(tx, c, aws.ToString(in.VolumeId)), nil
+			})),
 	}
 }
+
+// HandOverWorkspaceVolumeInput makes a detached user volume that of another WorkSpace
+// of the same user. It is recorded as ModifyVolume.
+type HandOverWorkspaceVolumeInput struct{ VolumeId, WorkspaceId *string }
+
+// HandOverWorkspaceVolumeOutput is empty.
+type HandOverWorkspaceVolumeOutput struct{}
 
 const desktopVolumeType = "gp3"
 
@@ -187,6 +198,26 @@ func (s *Service) resetWorkspaceVolume(ctx context.Context, c *api.Call, in *Res
 	return &ResetWorkspaceVolumeOutput{}, nil
 }
 
+// handOver changes whose a volume is; its encryption context names the user and stays.
+func (s *Service) handOver(_ context.Context, tx *store.Tx, c *api.Call, in *HandOverWorkspaceVolumeInput) (*HandOverWorkspaceVolumeOutput, error) {
+	id, to := aws.ToString(in.VolumeId), aws.ToString(in.WorkspaceId)
+	v, err := s.find(tx, c, id)
+	switch {
+	case !isWorkspaces(c):
+		return nil, fail("OperationNotPermitted", "Only WorkSpaces hands volumes of WorkSpaces over.")
+	case err != nil:
+		return nil, err
+	case v.Desktop == nil || v.Desktop.Role != "user" || v.Attachment != nil || !workspaceMachine.MatchString(to):
+		return nil, fail("IncorrectState", "Volume %s is not the detached user volume of a WorkSpace, or '%s' is none.", id, to)
+	}
+	e := s.volumes.Edit(tx, v.key())
+	e.Desktop.WorkspaceID = to
+	if c.Record != nil {
+		c.Record.AdditionalEventData = map[string]any{"workspaceId": to, "formerWorkspaceId": v.Desktop.WorkspaceID}
+	}
+	return &HandOverWorkspaceVolumeOutput{}, s.volumes.Put(tx, e.key(), e)
+}
+
 // Desktops makes WorkSpaces' calls of EC2, each through the operation table as the
 // principal of the call given: the service principal of WorkSpaces. Every method may be repeated.
 type Desktops struct {
@@ -247,6 +278,16 @@ func (d *Desktops) Detach(ctx context.Context, c *api.Call, volumeID string) err
 		return nil
 	}
 	_, err := api.Do[ec2.DetachVolumeOutput](ctx, d.caller, c, "ec2", "DetachVolume", &ec2.DetachVolumeInput{VolumeId: aws.String(volumeID)})
+	return err
+}
+
+// HandOver makes a detached user volume that of another WorkSpace of the same user. One
+// that is already is left alone.
+func (d *Desktops) HandOver(ctx context.Context, c *api.Call, volumeID, workspaceID string) error {
+	if v := d.s.volumes.Get(d.s.cfg.Store.Snapshot(), key(c.Account, c.Region, volumeID)); v != nil && v.Desktop != nil && v.Desktop.WorkspaceID == workspaceID {
+		return nil
+	}
+	_, err := api.Do[HandOverWorkspaceVolumeOutput](ctx, d.caller, c, "ec2", "HandOverWorkspaceVolume", &HandOverWorkspaceVolumeInput{VolumeId: aws.String(volumeID), WorkspaceId: aws.String(workspaceID)})
 	return err
 }
 

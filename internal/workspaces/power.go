@@ -59,7 +59,7 @@ func (s *Service) power(tx *store.Tx, c *api.Call, id string, t task, to wstypes
 			return refused("InternalFailure", err.Error())
 		}
 	}
-	w.Task, w.Down, w.Attempts, w.NotBefore, w.Progress, w.ImageID, w.Stopped = t, false, 0, time.Time{}, "", "", false
+	w.Task, w.Down, w.Attempts, w.NotBefore, w.Progress, w.ImageID, w.Stopped, w.Target = t, false, 0, time.Time{}, "", "", false, nil
 	w.setState(c.Time, to, "", "")
 	if err := s.workspaces.Put(tx, k, w); err != nil {
 		return refused("InternalFailure", err.Error())

@@ -213,6 +213,8 @@ func (s *Service) perform(ctx context.Context, w *workspace) error {
 		return s.up(ctx, w)
 	case taskImage:
 		return s.makeImage(ctx, w)
+	case taskMigrate:
+		return s.migrate(ctx, w)
 	case taskTerminate:
 		return s.remove(ctx, w)
 	}
@@ -380,6 +382,9 @@ func (s *Service) volume(w *workspace, role compute.DiskRole, sizeGiB int, encry
 
 // attachVolumes has EBS open both volumes, for which KMS must decrypt their keys.
 func (s *Service) attachVolumes(ctx context.Context, w *workspace) ([]compute.Disk, error) {
+	if err := s.cfg.Volumes.HandOver(ctx, s.call(w), w.UserVolume, w.ID); err != nil {
+		return nil, fmt.Errorf("take over the user volume %s: %w", w.UserVolume, err)
+	}
 	var disks []compute.Disk
 	for _, d := range []struct {
 		role           compute.DiskRole

@@ -100,6 +100,8 @@ type Volumes interface {
 	Restore(ctx context.Context, c *api.Call, volumeID, snapshotID string) error
 	// DeleteSnapshots deletes the snapshots of a WorkSpace's volumes but those to keep.
 	DeleteSnapshots(ctx context.Context, c *api.Call, workspaceID string, keep ...string) error
+	// HandOver makes a detached user volume that of another WorkSpace of the same user; one that is already is left alone.
+	HandOver(ctx context.Context, c *api.Call, volumeID, workspaceID string) error
 	// KeepImage keeps a detached volume's state as the image with the ID; the same ID gives the same snapshot.
 	KeepImage(ctx context.Context, c *api.Call, volumeID, imageID string) (snapshotID string, err error)
 	// CopyImage copies the snapshot of an image of any account and region, as the image with the ID.
@@ -209,6 +211,9 @@ func (s *Service) Operations() []api.Operation {
 			return onWorkspaces(c, []string{deref(in.WorkspaceId)})
 		}))),
 	}
+	ops = append(ops, api.NewUpdate(name, "MigrateWorkspace", s.migrateWorkspace, api.On(on(func(c *api.Call, in *workspaces.MigrateWorkspaceInput) []api.Target {
+		return append(onWorkspaces(c, []string{deref(in.SourceWorkspaceId)}), s.targets(c, "workspacebundle", []string{deref(in.BundleId)})...)
+	}))))
 	ops = append(ops, s.directoryOperations()...)
 	ops = append(ops, s.bundleOperations()...)
 	ops = append(ops, s.ipGroupOperations()...)

@@ -21,7 +21,8 @@ const (
 	taskRestore   task = "restore"
 	taskRecover   task = "recover" // the machine was lost: bring it up again
 	taskTerminate task = "terminate"
-	taskImage     task = "image" // keep the root volume as ImageID
+	taskImage     task = "image"   // keep the root volume as ImageID
+	taskMigrate   task = "migrate" // become the WorkSpace Target
 )
 
 // workspace is the stored record of a WorkSpace, under account/region/id.
@@ -53,6 +54,7 @@ type workspace struct {
 	Task      task
 	Down      bool      // of a reboot, rebuild, recovery or image: the machine is already down and detached
 	ImageID   string    `json:",omitempty"` // of an image: the one to make
+	Target    *target   `json:",omitempty"` // of a migration
 	Stopped   bool      `json:",omitempty"` // of an image: the WorkSpace was stopped, and is again afterwards
 	Progress  string    // what the task is doing, for people
 	Attempts  int       // how often the task has failed in a row
@@ -75,6 +77,9 @@ type workspace struct {
 
 	Tags map[string]string
 }
+
+// target is what a WorkSpace becomes by a migration.
+type target struct{ ID, BundleID string }
 
 func key(account, region, id string) string { return account + "/" + region + "/" + id }
 
