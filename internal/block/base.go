@@ -215,8 +215,8 @@ func (b *baseState) chunk(v *Volume, c uint64) ([]byte, error) {
 }
 
 // Hydrate copies what is left of the image into the volume, sealed under its own key,
-// and then lets go of the image. It may be stopped and called again after a later
-// Open. progress may be nil.
+// and then lets go of the image. It may be stopped and called again, after a later
+// Open or beside another call. progress may be nil.
 func (v *Volume) Hydrate(ctx context.Context, progress func(done, total int64)) error {
 	for {
 		v.mu.RLock()
@@ -261,6 +261,9 @@ func (v *Volume) hydrateChunk(b *baseState, c uint64) error {
 	defer v.mu.Unlock()
 	if err := v.usable(); err != nil {
 		return err
+	}
+	if c*fanOut < b.info.hydrated { // another caller was here; what has been trimmed since stays so
+		return nil
 	}
 	var last [BlockSize]byte
 	var n *node

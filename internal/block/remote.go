@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,7 +34,12 @@ var (
 	ErrObjectExists = errors.New("object exists")
 	// ErrFenced: another host has taken the volume over. Nothing more is written here. It Is ErrFailed too.
 	ErrFenced = fmt.Errorf("another host has taken the volume over: %w", ErrFailed)
+	// ErrStoreBehind: the object store does not hold what it has to.
+	ErrStoreBehind = errors.New("the object store does not hold the volume's present state")
 )
+
+// Place yields the store of a volume or snapshot by its ID: one service, a part of its names for each.
+type Place func(id string) (ObjectStore, error)
 
 // Remote keeps a volume in an object store, with a directory of this host as its write-back cache.
 //
@@ -53,19 +57,27 @@ var (
 //     writes is durable in the store. The cache may then be lost without losing anything flushed; when the
 //     store cannot be reached, flushes fail and the volume stops.
 //
+// Closing a volume fails when the store cannot be reached; the cache goes on at the next opening here.
+//
 // Fencing: generations are numbered and created, never replaced, so each has one writer. Opening for writing claims
-// the next one. Whoever loses a number is ErrFenced, stops, and acknowledges no checkpoint (with FlushRemote:
+// the next one. Whoever loses a number, or finds a higher one behind his own, is ErrFenced, stops, and acknowledges no checkpoint (with FlushRemote:
 // no flush) any more. Two hosts that both believe to own a volume can so never both extend it. A host that finds
 // that its cache was overtaken puts it aside (DIR.superseded-GENERATION) and begins from the store.
 type Remote struct {
 	RemoteConfig
-	fs FS
+	fs    FS
+	store ObjectStore // Place(ID)
 
-	pub     sync.Mutex // one checkpoint is put at a time; guards the next four
+	pub     sync.Mutex // one checkpoint is put at a time; guards what follows
 	gen     uint64     // newest generation known to be ours
 	owner   [8]byte    // drawn at each opening
 	claimed bool
 	fenced  bool
+	scratch bool                 // a clone for reading, which the store does not know
+	version uint64               // of the manifest in generation gen
+	sent    map[uint64]segObject // put, and named by no generation yet as far as is known
+	homes   []string             // where it may have holds
+	garbage garbage
 
 	mu      sync.Mutex           // guards what follows
 	objects map[uint64]segObject // of generation gen; the map is replaced, never changed
@@ -75,35 +87,26 @@ type Remote struct {
 // RemoteConfig says where a Remote keeps a volume.
 type RemoteConfig struct {
 	Dir         string // the cache
-	Store       ObjectStore
+	Place       Place
+	ID          string // of the volume
 	FlushRemote bool
 	Timeout     time.Duration // of one checkpoint's transfer; default 2 minutes
 	Logger      *slog.Logger
 }
 
-// segObject names the object of a segment's first slots.
-type segObject struct {
-	slots uint32
-	owner [8]byte
-}
-
-const (
-	genPrefix      = "gen-"
-	remoteName     = "remote" // in the cache: which generation it continues
-	genHeader      = 32
-	genRow         = 24
-	maxGenSegments = 1 << 24
-)
-
-func genName(n uint64) string { return fmt.Sprintf("%s%016x", genPrefix, n) }
-func (o segObject) name(id uint64) string {
-	return fmt.Sprintf("%s%016x-%06x-%x", segPrefix, id, o.slots, o.owner)
-}
+const remoteName = "remote" // in the cache: which generation it continues
 
 var _ FS = (*Remote)(nil)
 
 // NewRemote prepares the cache directory. Remote is the FS of Options.
 func NewRemote(cfg RemoteConfig) (*Remote, error) {
+	if err := checkHolder(cfg.ID); err != nil {
+		return nil, err
+	}
+	store, err := cfg.Place(cfg.ID)
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cache of a volume: %w", err)
 	}
@@ -113,7 +116,7 @@ func NewRemote(cfg RemoteConfig) (*Remote, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Remote{RemoteConfig: cfg, fs: DirFS(cfg.Dir)}, nil
+	return &Remote{RemoteConfig: cfg, fs: DirFS(cfg.Dir), store: store}, nil
 }
 
 // Lag says why the store is behind the cache, nil when the last checkpoint reached it.
@@ -121,48 +124,6 @@ func (r *Remote) Lag() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.lag
-}
-
-// generation is the content of a gen- object:
-//
-//	 0  magic "SDVR" ‖ version u16 = 1 ‖ 0 u16
-//	 8  length of the manifest u32 ‖ number of rows u32
-//	16  owner [8], who wrote it ‖ 0 [8]
-//	32  manifest
-//	 …  rows of 24: segment u64 ‖ slots u32 ‖ 0 u32 ‖ owner [8] of its object
-func encodeGeneration(manifest []byte, owner [8]byte, ids []uint64, objects map[uint64]segObject) []byte {
-	le := binary.LittleEndian
-	b := make([]byte, genHeader, genHeader+len(manifest)+genRow*len(ids))
-	copy(b, "SDVR\x01\x00")
-	le.PutUint32(b[8:], uint32(len(manifest)))
-	le.PutUint32(b[12:], uint32(len(ids)))
-	copy(b[16:], owner[:])
-	b = append(b, manifest...)
-	for _, id := range ids {
-		o := objects[id]
-		b = le.AppendUint64(b, id)
-		b = le.AppendUint32(b, o.slots)
-		b = le.AppendUint32(b, 0)
-		b = append(b, o.owner[:]...)
-	}
-	return b
-}
-
-func decodeGeneration(b []byte) (manifest []byte, objects map[uint64]segObject, err error) {
-	le := binary.LittleEndian
-	if len(b) < genHeader || !bytes.HasPrefix(b, []byte("SDVR\x01\x00")) {
-		return nil, nil, fmt.Errorf("generation of %d bytes: %w", len(b), ErrCorrupt)
-	}
-	n, rows := uint64(le.Uint32(b[8:])), uint64(le.Uint32(b[12:]))
-	if rows > maxGenSegments || uint64(len(b)) != genHeader+n+genRow*rows {
-		return nil, nil, fmt.Errorf("generation of %d bytes: %w", len(b), ErrCorrupt)
-	}
-	manifest = b[genHeader : genHeader+n]
-	objects = make(map[uint64]segObject, rows)
-	for p := b[genHeader+n:]; len(p) > 0; p = p[genRow:] {
-		objects[le.Uint64(p)] = segObject{le.Uint32(p[8:]), [8]byte(p[16:])}
-	}
-	return manifest, objects, nil
 }
 
 func (r *Remote) context() (context.Context, context.CancelFunc) {
@@ -184,44 +145,34 @@ func (r *Remote) Lock() (func(), error) {
 	return unlock, nil
 }
 
-// newest finds the newest generation; number 0 when there is none.
-func (r *Remote) newest(ctx context.Context) (uint64, []byte, error) {
-	for range 10 { // it may be replaced, and removed, between the two calls
-		names, err := r.Store.List(ctx, genPrefix)
-		if err != nil || len(names) == 0 {
-			return 0, nil, err
-		}
-		last := names[len(names)-1]
-		var n uint64
-		if _, err := fmt.Sscanf(last, genPrefix+"%016x", &n); err != nil || genName(n) != last {
-			return 0, nil, fmt.Errorf("object %q: %w", last, ErrCorrupt)
-		}
-		b, err := r.Store.Get(ctx, last)
-		if isNotExist(err) {
-			continue
-		}
-		return n, b, err
-	}
-	return 0, nil, fmt.Errorf("generations change too fast: %w", ErrBusy)
-}
-
 func (r *Remote) attach() error {
 	ctx, cancel := r.context()
 	defer cancel()
 	_, _ = rand.Read(r.owner[:])
-	r.gen, r.claimed, r.fenced = 0, false, false
+	r.gen, r.claimed, r.fenced, r.scratch, r.version = 0, false, false, false, 0
+	r.sent, r.homes, r.garbage = map[uint64]segObject{}, nil, garbage{}
 	r.setObjects(nil)
 	r.setLag(nil)
-	n, b, err := r.newest(ctx)
-	if err != nil || n == 0 { // nothing there yet: the cache is all there is
+	n, b, err := newest(ctx, r.store)
+	if err != nil {
 		return err
 	}
-	manifest, objects, err := decodeGeneration(b)
+	if n == 0 { // nothing there yet: the cache is all there is
+		return r.attachScratch()
+	}
+	g, err := decodeGeneration(b)
 	if err != nil {
 		return fmt.Errorf("%s: %w", genName(n), err)
 	}
+	manifest := g.manifest
 	r.gen = n
-	r.setObjects(objects)
+	r.setObjects(g.objects)
+	r.homes, r.garbage.past = g.homes(), g.owners()
+	for _, home := range r.homes {
+		if len(g.at(home)) == 0 {
+			r.garbage.lose(home) // its hold there was about to go
+		}
+	}
 	mine, any, err := r.continues(n, b, manifest)
 	if err != nil || mine {
 		return err
@@ -297,10 +248,17 @@ func (r *Remote) putAside(n uint64) error {
 func (r *Remote) publish(manifest []byte) error {
 	r.pub.Lock()
 	defer r.pub.Unlock()
-	if r.fenced {
+	switch {
+	case r.fenced:
 		return ErrFenced
+	case r.scratch:
+		return fmt.Errorf("a clone for reading: %w", ErrReadOnly)
 	}
-	err := r.upload(manifest)
+	m, _, err := decodeManifest(manifest)
+	if err != nil {
+		return err
+	}
+	err = r.upload(m, manifest)
 	switch {
 	case err == nil:
 		r.claimed = true
@@ -308,12 +266,14 @@ func (r *Remote) publish(manifest []byte) error {
 	case errors.Is(err, ErrFenced):
 		r.fenced = true
 		return err
-	case r.claimed && !r.FlushRemote:
+	case r.claimed && !r.FlushRemote && m.flags&manifestClean == 0:
 		r.Logger.Warn("object store is behind the cache", "err", err)
 		r.setLag(err)
 		return nil
+	default:
+		return fmt.Errorf("%w: %w", ErrStoreBehind, err)
 	}
-	return err
+	return nil
 }
 
 func (r *Remote) setObjects(o map[uint64]segObject) {
@@ -334,72 +294,92 @@ func (r *Remote) known() map[uint64]segObject {
 	return r.objects
 }
 
-func (r *Remote) upload(manifest []byte) error {
+func (r *Remote) upload(m *manifest, manifest []byte) error {
 	ctx, cancel := r.context()
 	defer cancel()
-	m, _, err := decodeManifest(manifest)
-	if err != nil {
-		return err
-	}
-	old, objects := r.known(), map[uint64]segObject{}
-	var ids []uint64
+	old := r.known()
+	g := generation{manifest: manifest, owner: r.owner, objects: map[uint64]segObject{}, held: r.homes}
 	for _, s := range m.segs {
 		if s.used == 0 {
 			continue
 		}
-		ids = append(ids, s.id)
-		if o, ok := old[s.id]; ok && o.slots >= s.used {
-			objects[s.id] = o
-			continue
+		o, ok := old[s.id]
+		if !ok || o.slots < s.used {
+			o, ok = r.sent[s.id]
 		}
-		o := segObject{s.used, r.owner}
-		b, err := r.readLocal(s.id, s.used)
-		if err != nil {
-			return err
+		if !ok || o.slots < s.used {
+			o = segObject{slots: s.used, owner: r.owner}
+			b, err := r.readLocal(s.id, s.used)
+			if err != nil {
+				return err
+			}
+			if err := r.store.Put(ctx, o.name(s.id), b); err != nil && !errors.Is(err, ErrObjectExists) { // only we use these names
+				return fmt.Errorf("put segment %x: %w", s.id, err)
+			}
+			r.sent[s.id] = o
 		}
-		if err := r.Store.Put(ctx, o.name(s.id), b); err != nil && !errors.Is(err, ErrObjectExists) { // only we use these names
-			return fmt.Errorf("put segment %x: %w", s.id, err)
-		}
-		objects[s.id] = o
+		g.objects[s.id] = o
 	}
-	b := encodeGeneration(manifest, r.owner, ids, objects)
-	if err := r.Store.Put(ctx, genName(r.gen+1), b); err != nil {
-		if !errors.Is(err, ErrObjectExists) {
-			return fmt.Errorf("put generation %d: %w", r.gen+1, err)
-		}
-		// it may be ours: put, and the answer lost
-		have, gerr := r.Store.Get(ctx, genName(r.gen+1))
-		if gerr != nil && !isNotExist(gerr) {
-			return fmt.Errorf("put generation %d: %w", r.gen+1, gerr)
-		}
-		if !bytes.Equal(have, b) {
-			return fmt.Errorf("generation %d: %w", r.gen+1, ErrFenced)
-		}
+	b := g.encode()
+	stale, err := r.putGeneration(ctx, b)
+	if err != nil {
+		return err
 	}
-	r.gen++
-	r.setObjects(objects)
+	r.version = m.version
+	r.setObjects(g.objects)
+	r.garbage.drop(old, g.objects)
+	r.garbage.drop(r.sent, g.objects)
+	clear(r.sent)
 	if err := r.note(r.gen, b); err != nil {
 		return err
 	}
-	r.tidy(ctx, old, objects)
+	if err := r.tidy(ctx, stale, m.flags&manifestClean != 0); err != nil {
+		r.Logger.Warn("objects that are needed no more stay", "err", err)
+	}
 	return nil
 }
 
-// tidy removes what the generation before needed and this one does not. Objects of other owners that no generation
-// names stay: their generation may be on its way.
-func (r *Remote) tidy(ctx context.Context, old, now map[uint64]segObject) {
-	var err error
-	for id, o := range old {
-		if now[id] != o {
-			err = errors.Join(err, r.Store.Delete(ctx, o.name(id)))
+// putGeneration makes b the newest generation, unless another host was faster. It returns the generations that are
+// there and needed no more.
+func (r *Remote) putGeneration(ctx context.Context, b []byte) (stale []uint64, err error) {
+	for {
+		name := genName(r.gen + 1)
+		err := r.store.Put(ctx, name, b)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ErrObjectExists) {
+			return nil, fmt.Errorf("put generation %d: %w", r.gen+1, err)
+		}
+		have, err := r.store.Get(ctx, name)
+		if err != nil && !isNotExist(err) {
+			return nil, fmt.Errorf("put generation %d: %w", r.gen+1, err)
+		}
+		if bytes.Equal(have, b) {
+			break
+		}
+		g, err := decodeGeneration(have)
+		if err != nil || g.owner != r.owner {
+			return nil, fmt.Errorf("generation %d: %w", r.gen+1, ErrFenced)
+		}
+		r.gen++ // an earlier one of ours: put, and the answer lost
+	}
+	// The number may have been free only because a host that is further has removed it, or the volume is gone.
+	all, dead, err := generations(ctx, r.store)
+	if err != nil {
+		return nil, fmt.Errorf("look for newer generations than %d: %w", r.gen+1, err)
+	}
+	if dead || len(all) == 0 || all[len(all)-1] != r.gen+1 {
+		_ = r.store.Delete(ctx, genName(r.gen+1))
+		return nil, fmt.Errorf("generation %d: %w", r.gen+1, ErrFenced)
+	}
+	r.gen++
+	for _, n := range all {
+		if n+1 < r.gen { // who looks for the newest one may be about to read the one before
+			stale = append(stale, n)
 		}
 	}
-	if r.gen > 2 {
-		err = errors.Join(err, r.Store.Delete(ctx, genName(r.gen-2)))
-	}
-	if err != nil {
-		r.Logger.Warn("objects that are needed no more stay", "err", err)
-	}
+	return stale, nil
 }
 
 func (r *Remote) readLocal(id uint64, slots uint32) ([]byte, error) {
@@ -425,7 +405,14 @@ func (r *Remote) fetch(name string) error {
 	}
 	ctx, cancel := r.context()
 	defer cancel()
-	b, err := r.Store.Get(ctx, o.name(id))
+	store := r.store
+	if o.home != "" {
+		var err error
+		if store, err = r.Place(o.home); err != nil {
+			return err
+		}
+	}
+	b, err := store.Get(ctx, o.name(id))
 	if err != nil {
 		return fmt.Errorf("fetch segment %x: %w", id, err)
 	}
@@ -505,28 +492,5 @@ func (r *Remote) List() ([]string, error) {
 // SyncDir implements FS.
 func (r *Remote) SyncDir() error { return r.fs.SyncDir() }
 
-// LinkTo implements FS. A snapshot of a remote volume is local to this host: all its segments are brought here.
-func (r *Remote) LinkTo(name, dst string) error {
-	f, err := r.Open(name, false)
-	if err != nil {
-		return err
-	}
-	f.Close()
-	return r.fs.LinkTo(name, dst)
-}
-
-// DestroyRemote removes a volume from an object store: generations first, without which the rest is noise.
-func DestroyRemote(ctx context.Context, s ObjectStore) error {
-	for _, prefix := range []string{genPrefix, segPrefix} {
-		names, err := s.List(ctx, prefix)
-		if err != nil {
-			return fmt.Errorf("destroy volume in object store: %w", err)
-		}
-		for i := len(names) - 1; i >= 0; i-- {
-			if err := s.Delete(ctx, names[i]); err != nil {
-				return fmt.Errorf("destroy volume in object store: %w", err)
-			}
-		}
-	}
-	return nil
-}
+// LinkTo implements FS. Snapshots and clones of what is in the store share objects, not files.
+func (r *Remote) LinkTo(string, string) error { return errors.ErrUnsupported }

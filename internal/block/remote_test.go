@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/sealdesk/sealdesk/internal/block"
+	"github.com/sealdesk/sealdesk/internal/block/blocktest"
 	"github.com/sealdesk/sealdesk/internal/block/objstore"
 	"github.com/sealdesk/sealdesk/internal/secret"
 )
@@ -43,9 +44,14 @@ func (f *flaky) Put(ctx context.Context, name string, b []byte) error {
 	return f.after
 }
 
+// one is a place with one volume.
+func one(s block.ObjectStore) block.Place {
+	return func(string) (block.ObjectStore, error) { return s, nil }
+}
+
 func remote(t *testing.T, dir string, s block.ObjectStore, strict bool) *block.Remote {
 	t.Helper()
-	r, err := block.NewRemote(block.RemoteConfig{Dir: dir, Store: s, FlushRemote: strict})
+	r, err := block.NewRemote(block.RemoteConfig{Dir: dir, Place: one(s), ID: "vol-1", FlushRemote: strict})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +152,8 @@ func TestRemoteHostLost(t *testing.T) {
 
 // Two hosts believe to own the volume: the one that was overtaken is stopped at its next checkpoint or flush.
 func TestRemoteFence(t *testing.T) {
-	for _, strict := range []bool{true, false} {
+	for i, strict := range []bool{true, false, true, false} {
+		i /= 2
 		s := objstore.Dir(t.TempDir())
 		dir := createRemote(t, s)
 		v := mustOpen(t, dir, s, strict)
@@ -156,6 +163,11 @@ func TestRemoteFence(t *testing.T) {
 		}
 		w := mustOpen(t, filepath.Join(t.TempDir(), "other"), s, strict)
 		put(t, w, 0, 2, 4096)
+		for range 4 * i { // the number that the first host wants is taken, or was, and is free again
+			if err := w.Checkpoint(); err != nil {
+				t.Fatal(err)
+			}
+		}
 		put(t, v, 0, 3, 4096)
 		err := v.Checkpoint()
 		if strict {
@@ -227,7 +239,11 @@ func TestRemoteLostAnswer(t *testing.T) {
 	if err := v.Checkpoint(); err != nil { // its segment arrived, its generation was not tried
 		t.Fatal(err)
 	}
+	if err := v.Checkpoint(); err != nil { // the generation arrived, the next one is another
+		t.Fatal(err)
+	}
 	s.set(nil, nil)
+	put(t, v, 1<<20, 1, 1<<20)
 	if err := v.Checkpoint(); err != nil {
 		t.Fatal(err)
 	}
@@ -238,6 +254,7 @@ func TestRemoteLostAnswer(t *testing.T) {
 	put(t, v, 0, 2, 4096)
 	v.Abandon()
 	v = mustOpen(t, dir, s, false)
+	want(t, v, 1<<20, 1, 1<<20)
 	want(t, v, 0, 2, 4096) // the cache, with its log, goes on
 	if aside, _ := filepath.Glob(dir + ".superseded-*"); len(aside) != 0 {
 		t.Errorf("the cache was put aside: %v", aside)
@@ -274,7 +291,7 @@ func TestRemoteTidies(t *testing.T) {
 	if segs > 8 || gens > 3 {
 		t.Errorf("%d segments and %d generations for 16 MiB", segs, gens)
 	}
-	if err := block.DestroyRemote(ctx, s); err != nil {
+	if err := block.DestroyRemote(ctx, one(s), "vol-1"); err != nil {
 		t.Fatal(err)
 	}
 	if names, _ := s.List(ctx, ""); len(names) != 0 {
@@ -288,6 +305,7 @@ func TestRemoteTidies(t *testing.T) {
 func FuzzGeneration(f *testing.F) {
 	s := objstore.Dir(f.TempDir())
 	f.Add([]byte("SDVR\x01\x00\x00\x00"))
+	f.Add(append([]byte("SDVR\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00OWNEROWN\x01\x00\x00\x00\x00\x00\x00\x00"), "\x05vol-2"...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		ctx := context.Background()
 		name := "gen-0000000000000001"
@@ -298,5 +316,15 @@ func FuzzGeneration(f *testing.F) {
 			v.Abandon()
 			t.Error("a generation without its key's MAC was opened")
 		}
+		// The same bytes as a hold: what they say is held, or the removal stops; nothing else happens.
+		o := &blocktest.Objects{}
+		for _, n := range []string{"h/plan", "vol-1/hold-h.1"} {
+			id, name, _ := strings.Cut(n, "/")
+			at, _ := o.At(id)
+			if err := at.Put(ctx, name, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = block.DestroyRemote(ctx, o.At, "h")
 	})
 }

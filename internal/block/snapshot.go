@@ -1,6 +1,7 @@
 package block
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +14,8 @@ import (
 
 // Snapshot freezes the volume's present state (all writes acknowledged before the
 // call) in a directory of its own on the same file system. Segments are shared, not
-// copied: it costs a checkpoint and one link for each segment, and nothing afterwards.
+// copied: it costs a checkpoint and one link for each segment, and nothing afterwards. The snapshot of a Remote
+// is in the object store in place of dir, complete when the call returns: it costs some more small objects.
 // The snapshot opens read-only with the volume's key, and is removed with Destroy.
 func (v *Volume) Snapshot(dir, snapshotID string) (Anchor, error) {
 	as, err := SnapshotSet([]SnapshotTarget{{v, dir, snapshotID}})
@@ -116,6 +118,9 @@ func (v *Volume) freeze(c *captured, dir, snapshotID string) (Anchor, error) {
 	snap := *c.m
 	snap.flags = manifestClean | manifestSnapshot
 	snap.name = snapshotID
+	if r, ok := v.fs.(*Remote); ok {
+		return r.snapshot(snapshotID, &snap, v.key)
+	}
 	return share(v.fs, dir, &snap, v.key)
 }
 
@@ -159,6 +164,10 @@ type Source struct {
 	Dir    string
 	Key    *secret.Bytes
 	Anchor Anchor // zero: no check
+	// ID names it in the object store, when the new volume's FS is a Remote. What is not there is looked for in Dir, and so is the new volume then.
+	ID string
+	// Scratch: the new volume is only for reading, on this host, as long as the source is there. The store does not learn of it.
+	Scratch bool
 }
 
 // Clone makes a new volume in dir that begins as the source and shares its segments.
@@ -168,12 +177,13 @@ type Source struct {
 func Clone(dir string, opt Options, src Source) (Anchor, error) {
 	a, err := clone(dir, opt, src)
 	if err != nil {
-		return Anchor{}, fmt.Errorf("clone %s from %s: %w", opt.VolumeID, src.Dir, err)
+		return Anchor{}, fmt.Errorf("clone %s from %s: %w", opt.VolumeID, cmp.Or(src.Dir, src.ID), err)
 	}
 	return a, nil
 }
 
-func clone(dir string, opt Options, src Source) (Anchor, error) {
+func clone(dir string, opt Options, src Source) (a Anchor, err error) {
+	r, _ := opt.FS.(*Remote)
 	opt.ensureDefaults(dir)
 	if opt.VolumeID == "" || len(opt.VolumeID) > 256 {
 		return Anchor{}, fmt.Errorf("volume ID %q must have 1 to 256 bytes", opt.VolumeID)
@@ -181,27 +191,77 @@ func clone(dir string, opt Options, src Source) (Anchor, error) {
 	if opt.Key.Len() < minKeyLen || src.Key.Len() < minKeyLen {
 		return Anchor{}, fmt.Errorf("%w: too short", ErrKey)
 	}
-	fs := DirFS(src.Dir)
-	if _, err := fs.List(); err != nil {
-		return Anchor{}, err
+	var from *remoteSource
+	if r != nil {
+		if from, err = r.source(src.ID); err != nil {
+			return Anchor{}, err
+		}
 	}
-	unlock, err := fs.Lock()
+	var size int64
+	if from != nil {
+		m, err := authenticate(from.gen.manifest, src.Key)
+		if err != nil {
+			return Anchor{}, err
+		}
+		n, err := cloneOf(m, opt, src)
+		if err != nil {
+			return Anchor{}, err
+		}
+		size = n.size
+		if a, err = r.clone(n, opt.Key, from, src.Scratch && size >= opt.SizeBytes); err != nil {
+			return Anchor{}, err
+		}
+	} else {
+		opt.FS = nil
+		fs := DirFS(src.Dir)
+		if _, err := fs.List(); err != nil {
+			return Anchor{}, err
+		}
+		unlock, err := fs.Lock()
+		if err != nil {
+			return Anchor{}, err
+		}
+		defer unlock()
+		m, err := readManifests(fs, src.Key)
+		if err != nil {
+			return Anchor{}, err
+		}
+		n, err := cloneOf(m, opt, src)
+		if err != nil {
+			return Anchor{}, err
+		}
+		size = n.size
+		if a, err = share(fs, dir, n, opt.Key); err != nil {
+			return Anchor{}, err
+		}
+	}
+	if size >= opt.SizeBytes {
+		return a, nil
+	}
+	v, err := Open(dir, Options{VolumeID: opt.VolumeID, Key: opt.Key, Anchor: a, Base: opt.Base, Suite: opt.Suite, FS: opt.FS, CheckpointInterval: -1})
 	if err != nil {
 		return Anchor{}, err
 	}
-	defer unlock()
-	m, err := readManifests(fs, src.Key)
-	if err != nil {
+	if err := v.Grow(opt.SizeBytes); err != nil {
+		v.Abandon()
 		return Anchor{}, err
 	}
+	if err := v.Close(); err != nil {
+		return Anchor{}, err
+	}
+	return v.Anchor(), nil
+}
+
+// cloneOf is the first manifest of a clone of m. It has the size that opt asks for, or as much of it as the map's height allows.
+func cloneOf(m *manifest, opt Options, src Source) (*manifest, error) {
 	if a := src.Anchor; !a.IsZero() && (m.version < a.Version || (m.version == a.Version && m.mac != a.Tag)) {
-		return Anchor{}, fmt.Errorf("%w: found version %d, pinned is %d", ErrRollback, m.version, a.Version)
+		return nil, fmt.Errorf("%w: found version %d, pinned is %d", ErrRollback, m.version, a.Version)
 	}
 	if m.flags&manifestClean == 0 {
-		return Anchor{}, fmt.Errorf("%w: the source was not closed in order; open and close it first", ErrBusy)
+		return nil, fmt.Errorf("%w: the source was not closed in order; open and close it first", ErrBusy)
 	}
 	if opt.SizeBytes != 0 && (opt.SizeBytes < m.size || opt.SizeBytes%BlockSize != 0 || levelsFor(opt.SizeBytes) > maxLevels) {
-		return Anchor{}, fmt.Errorf("size %d: want a multiple of %d, not below the source's %d", opt.SizeBytes, BlockSize, m.size)
+		return nil, fmt.Errorf("size %d: want a multiple of %d, not below the source's %d", opt.SizeBytes, BlockSize, m.size)
 	}
 	vid := makeVolID(opt.VolumeID)
 	n := *m
@@ -209,24 +269,27 @@ func clone(dir string, opt Options, src Source) (Anchor, error) {
 	n.tailSeg, n.tailSlot, n.tailGroup, n.tailPrev = 0, 0, 1, [tagLen]byte{}
 	n.tailNext, n.nextSeg = m.nextSeg, m.nextSeg+1
 	n.keyring, n.epochs = nil, nil
+	if opt.SizeBytes > m.size && levelsFor(opt.SizeBytes) == m.levels {
+		n.size = opt.SizeBytes
+	}
 
 	// The source's own key becomes entry 1, the entries it had follow.
 	w, err := wrapKey(opt.Key, vid, 1, m.vol, src.Key)
 	if err != nil {
-		return Anchor{}, err
+		return nil, err
 	}
 	n.keyring = append(n.keyring, w)
 	renamed := map[uint32]uint32{0: 1}
 	for i := range m.keyring {
 		k, err := m.keyring[i].unwrap(src.Key, m.vol)
 		if err != nil {
-			return Anchor{}, err
+			return nil, err
 		}
 		id := uint32(i + 2)
 		w, err := wrapKey(opt.Key, vid, id, m.keyring[i].origin, k)
 		k.Wipe()
 		if err != nil {
-			return Anchor{}, err
+			return nil, err
 		}
 		n.keyring = append(n.keyring, w)
 		renamed[m.keyring[i].id] = id
@@ -239,7 +302,7 @@ func clone(dir string, opt Options, src Source) (Anchor, error) {
 		c := *e
 		id, ok := renamed[e.dek]
 		if !ok {
-			return Anchor{}, fmt.Errorf("epoch %d: no key %d: %w", e.num, e.dek, ErrCorrupt)
+			return nil, fmt.Errorf("epoch %d: no key %d: %w", e.num, e.dek, ErrCorrupt)
 		}
 		c.dek = id
 		used[id] = true
@@ -253,22 +316,7 @@ func clone(dir string, opt Options, src Source) (Anchor, error) {
 		}
 	}
 	n.keyring = keep
-	a, err := share(fs, dir, &n, opt.Key)
-	if err != nil || opt.SizeBytes == 0 || opt.SizeBytes == m.size {
-		return a, err
-	}
-	v, err := Open(dir, Options{VolumeID: opt.VolumeID, Key: opt.Key, Anchor: a, Base: opt.Base, Suite: opt.Suite, CheckpointInterval: -1})
-	if err != nil {
-		return Anchor{}, err
-	}
-	if err := v.Grow(opt.SizeBytes); err != nil {
-		v.Abandon()
-		return Anchor{}, err
-	}
-	if err := v.Close(); err != nil {
-		return Anchor{}, err
-	}
-	return v.Anchor(), nil
+	return &n, nil
 }
 
 // Grow makes the volume larger while it is in use. The new part reads as zeros.

@@ -1,7 +1,6 @@
 package block
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -342,17 +341,9 @@ func readManifests(fs FS, key *secret.Bytes) (*manifest, error) {
 			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
 		seen = true
-		m, covered, err := decodeManifest(b)
+		m, err := authenticate(b, key)
 		if err != nil {
 			why = append(why, fmt.Errorf("%s: %w", name, err))
-			continue
-		}
-		mac, err := manifestMAC(key, m.vol, covered)
-		if err != nil {
-			return nil, err
-		}
-		if !bytes.Equal(mac[:], m.mac[:]) {
-			why = append(why, fmt.Errorf("%s: does not authenticate under this key", name))
 			continue
 		}
 		if best == nil || m.version > best.version {

@@ -131,6 +131,8 @@ func outward(err error) error {
 		return fail("IncorrectState", "The volume does not open with its data key: its data was replaced or damaged. (%v)", err)
 	case errors.Is(err, block.ErrNoSpace):
 		return fail("InsufficientVolumeCapacity", "There is not enough space on the host for this volume. (%v)", err)
+	case errors.Is(err, block.ErrStoreBehind):
+		return fail("Unavailable", "The object store that volumes live in cannot be reached, or does not take what has to be in it. Try again. (%v)", err)
 	case errors.Is(err, block.ErrBusy):
 		return fail("IncorrectState", "The volume is open in another process on the host. (%v)", err)
 	}

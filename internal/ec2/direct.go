@@ -126,7 +126,7 @@ func (s *Service) ReadSnapshot(ctx context.Context, c *api.Call, id string) (dev
 			return err
 		}
 		nv := NewVolume{VolumeID: se.id, Dir: se.dir, Size: int64(n.SizeGiB) << 30, Key: own}
-		anchor, err := sn.Restore(ctx, Restore{NewVolume: nv, SnapshotID: n.ID, SnapshotDir: s.snapshotDir(n), SnapshotKey: from, SnapshotAnchor: n.Anchor})
+		anchor, err := sn.Restore(ctx, Restore{NewVolume: nv, SnapshotID: n.ID, SnapshotDir: s.snapshotDir(n), SnapshotKey: from, SnapshotAnchor: n.Anchor, Scratch: true})
 		if err != nil {
 			return err
 		}

@@ -115,6 +115,8 @@ type Restore struct {
 	SnapshotID, SnapshotDir string
 	SnapshotKey             *secret.Bytes
 	SnapshotAnchor          []byte
+	// Scratch: the volume will only be attached read-only, on this host, as long as the snapshot is there.
+	Scratch bool
 }
 
 // ErrNotServed is returned by Plane.Detach for a volume that is not attached.

@@ -22,7 +22,8 @@ import (
 )
 
 // A snapshot is the state of a volume at one moment, kept in a place of its own and
-// sealed under the data key of the volume. Its record holds that data key as the volume's record
+// sealed under the data key of the volume. When it is completed all of it is durable there: in a directory of
+// the host, or where volumes live in an object store in that, for every host to use. Its record holds that data key as the volume's record
 // did, with the volume's encryption context; CreateSnapshot makes no grant. Whoever
 // makes a volume of it needs ReEncrypt (or, for a copy, Decrypt) on its key with
 // permissions of his own: KMS is asked with the caller's forwarded session.
@@ -600,7 +601,7 @@ func (s *Service) deleteSnapshot(ctx context.Context, c *api.Call, in *ec2.Delet
 		}
 		n = s.snapshots.Edit(tx, n.key())
 		if !s.recycle(tx, c, n) {
-			n.Deleting, n.Key.Wrapped = true, nil
+			n.Deleting, n.Key.Wrapped, n.Host = true, nil, s.cfg.Host // whoever began completes it: the host that took it may be gone
 		}
 		return s.snapshots.Put(tx, n.key(), n)
 	})

@@ -94,7 +94,8 @@ func (p *VolumedPlane) Detach(ctx context.Context, volumeID string) ([]byte, err
 	if err != nil {
 		// What could not be flushed was never acknowledged as flushed; the volume is
 		// closed all the same, and the next attach replays its log.
-		if _, gerr := p.Client.Get(ctx, volumeID); errors.Is(gerr, volumed.ErrNotAttached) {
+		// But what is not in the object store is not where the next host looks for it.
+		if _, gerr := p.Client.Get(ctx, volumeID); errors.Is(gerr, volumed.ErrNotAttached) && !errors.Is(err, block.ErrStoreBehind) {
 			return nil, nil
 		}
 		return nil, err
@@ -218,7 +219,7 @@ func (p *VolumedPlane) Restore(ctx context.Context, r Restore) ([]byte, error) {
 		return nil, err
 	}
 	for try := 0; ; try++ {
-		a, err := p.Client.Clone(ctx, volumed.CloneRequest{From: r.SnapshotDir, Dir: r.Dir, VolumeID: r.VolumeID, SizeBytes: r.Size, SourceAnchor: pin, SourceKey: r.SnapshotKey, Key: r.Key})
+		a, err := p.Client.Clone(ctx, volumed.CloneRequest{From: r.SnapshotDir, FromID: r.SnapshotID, Scratch: r.Scratch, Dir: r.Dir, VolumeID: r.VolumeID, SizeBytes: r.Size, SourceAnchor: pin, SourceKey: r.SnapshotKey, Key: r.Key})
 		if err == nil || !errors.Is(err, block.ErrBusy) || try == 50 {
 			return text(a), err
 		}

@@ -494,7 +494,7 @@ func (s *Service) deleteVolume(ctx context.Context, c *api.Call, in *ec2.DeleteV
 			return fail("VolumeInUse", "Volume %s is currently attached to %s", id, v.Attachment.Instance)
 		}
 		e := s.volumes.Edit(tx, volumeKey)
-		e.State, e.Reason = stateDeleting, ""
+		e.State, e.Reason, e.Host = stateDeleting, "", s.cfg.Host
 		e.Key.Wrapped, e.Source = nil, nil
 		return s.volumes.Put(tx, volumeKey, e)
 	})

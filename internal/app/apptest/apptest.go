@@ -20,10 +20,12 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -61,7 +63,13 @@ var canVolume bool
 // binary again as volumed.
 func Main(m *testing.M) {
 	if len(os.Args) > 3 && os.Args[1] == "volumed" {
-		if err := volumed.Main(volumed.Config{ControlSocket: os.Args[3]}); err != nil {
+		var cfg volumed.Config
+		f := flag.NewFlagSet("volumed", flag.ExitOnError)
+		f.StringVar(&cfg.ControlSocket, "control", "", "")
+		f.StringVar(&cfg.ObjectStore, "object-store", "", "")
+		f.BoolVar(&cfg.FlushRemote, "flush-to-store", false, "")
+		_ = f.Parse(os.Args[2:])
+		if err := volumed.Main(cfg); err != nil {
 			slog.Error("volumed", "err", err)
 			os.Exit(1)
 		}
@@ -164,6 +172,40 @@ func (s *Server) RestartWith(change func(*app.Config)) {
 	s.t.Helper()
 	s.Stop()
 	change(&s.cfg)
+	s.start()
+}
+
+// Move loses the host, with all its disk but the state and the root keys, and starts the server on another one in its place.
+func (s *Server) Move() {
+	s.t.Helper()
+	s.KillVolumed()
+	s.Stop()
+	dir, err := os.MkdirTemp("", "sd")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { os.RemoveAll(dir) })
+	es, err := os.ReadDir(s.Dir)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, e := range es {
+		var err error
+		from := filepath.Join(s.Dir, e.Name())
+		switch {
+		case e.Name() == "etcd" || strings.HasPrefix(e.Name(), "root"):
+			err = os.Rename(from, filepath.Join(dir, e.Name()))
+		default:
+			err = os.RemoveAll(from)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.Dir, s.cfg.DataDir = dir, dir
+	if s.cfg.Etcd.DataDir != "" {
+		s.cfg.Etcd.DataDir = dir
+	}
 	s.start()
 }
 

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -68,4 +71,114 @@ func ObjectStore(t *testing.T, open func() block.ObjectStore) {
 	if names, err := s.List(ctx, ""); err != nil || len(names) != 0 {
 		t.Errorf("List after deleting all = %v, %v", names, err)
 	}
+}
+
+// Objects is a Place in memory: what survives all hosts.
+type Objects struct {
+	mu      sync.Mutex
+	objects map[string][]byte // by "ID/name"
+	changes int
+
+	// Before, when set, is asked before each put and removal, After when it has taken effect. An error fails the operation. They are
+	// called without a lock, and may use the store.
+	Before, After func(n int, op, id, name string) error
+}
+
+// At is the Place.
+func (o *Objects) At(id string) (block.ObjectStore, error) { return &objectsAt{o, id}, nil }
+
+// Names are the names of all objects, as "ID/name".
+func (o *Objects) Names() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Sorted(maps.Keys(o.objects))
+}
+
+// Changes is the number of puts and removals so far.
+func (o *Objects) Changes() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.changes
+}
+
+// Object is an object, by "ID/name"; nil when there is none.
+func (o *Objects) Object(path string) []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.objects[path]
+}
+
+// Set puts an object behind everybody's back.
+func (o *Objects) Set(path string, data []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.objects == nil {
+		o.objects = map[string][]byte{}
+	}
+	o.objects[path] = data
+}
+
+type objectsAt struct {
+	o  *Objects
+	id string
+}
+
+func (s *objectsAt) change(op, name string, do func(path string) error) error {
+	o := s.o
+	o.mu.Lock()
+	o.changes++
+	n := o.changes
+	o.mu.Unlock()
+	if o.Before != nil {
+		if err := o.Before(n, op, s.id, name); err != nil {
+			return err
+		}
+	}
+	o.mu.Lock()
+	if o.objects == nil {
+		o.objects = map[string][]byte{}
+	}
+	err := do(s.id + "/" + name)
+	o.mu.Unlock()
+	if err == nil && o.After != nil {
+		err = o.After(n, op, s.id, name)
+	}
+	return err
+}
+
+func (s *objectsAt) Put(_ context.Context, name string, data []byte) error {
+	return s.change("put", name, func(path string) error {
+		if _, ok := s.o.objects[path]; ok {
+			return fmt.Errorf("%s: %w", path, block.ErrObjectExists)
+		}
+		s.o.objects[path] = bytes.Clone(data)
+		return nil
+	})
+}
+
+func (s *objectsAt) Delete(_ context.Context, name string) error {
+	return s.change("delete", name, func(path string) error {
+		delete(s.o.objects, path)
+		return nil
+	})
+}
+
+func (s *objectsAt) Get(_ context.Context, name string) ([]byte, error) {
+	s.o.mu.Lock()
+	defer s.o.mu.Unlock()
+	b, ok := s.o.objects[s.id+"/"+name]
+	if !ok {
+		return nil, fmt.Errorf("%s/%s: %w", s.id, name, fs.ErrNotExist)
+	}
+	return bytes.Clone(b), nil
+}
+
+func (s *objectsAt) List(_ context.Context, prefix string) ([]string, error) {
+	var names []string
+	for _, path := range s.o.Names() {
+		if name, ok := strings.CutPrefix(path, s.id+"/"); ok && strings.HasPrefix(name, prefix) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }

@@ -18,16 +18,16 @@ import (
 	"github.com/sealdesk/sealdesk/internal/block"
 )
 
-// Open opens a place for volumes, s3://… (see OpenS3) or dir:/PATH, and returns what yields the store of each volume.
-func Open(ctx context.Context, place string) (at func(volumeID string) (block.ObjectStore, error), err error) {
+// Open opens a place for volumes and snapshots, s3://… (see OpenS3) or dir:/PATH.
+func Open(ctx context.Context, place string) (block.Place, error) {
 	if path, ok := strings.CutPrefix(place, "dir:"); ok {
 		if !filepath.IsAbs(path) {
 			return nil, fmt.Errorf("object store %q: the path must be absolute", place)
 		}
-		return func(id string) (block.ObjectStore, error) {
-			d := filepath.Join(path, id)
-			return Dir(d), os.MkdirAll(d, 0o700)
-		}, nil
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return nil, fmt.Errorf("object store: %w", err)
+		}
+		return func(id string) (block.ObjectStore, error) { return Dir(filepath.Join(path, id)), nil }, nil
 	}
 	s, err := OpenS3(ctx, place)
 	if err != nil {
@@ -36,7 +36,7 @@ func Open(ctx context.Context, place string) (at func(volumeID string) (block.Ob
 	return func(id string) (block.ObjectStore, error) { return s.At(id), nil }, nil
 }
 
-// Dir keeps objects as files of a directory, which must exist. Its file system must have hard links.
+// Dir keeps objects as files of a directory, which is there as long as it holds something; the one above must exist. Its file system must have hard links.
 type Dir string
 
 var _ block.ObjectStore = Dir("")
@@ -55,7 +55,7 @@ func (d Dir) Put(_ context.Context, name string, data []byte) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(string(d), tempPrefix)
+	f, err := d.temp()
 	if err != nil {
 		return err
 	}
@@ -76,6 +76,22 @@ func (d Dir) Put(_ context.Context, name string, data []byte) error {
 	return block.DirFS(string(d)).SyncDir()
 }
 
+// temp makes a file, and the directory when it is not there: another host's Delete may have removed it.
+func (d Dir) temp() (*os.File, error) {
+	for tries := 0; ; tries++ {
+		f, err := os.CreateTemp(string(d), tempPrefix)
+		if !errors.Is(err, fs.ErrNotExist) || tries == 10 {
+			return f, err
+		}
+		if err := os.Mkdir(string(d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		if err := block.DirFS(filepath.Dir(string(d))).SyncDir(); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // Get implements block.ObjectStore.
 func (d Dir) Get(_ context.Context, name string) ([]byte, error) {
 	if err := checkName(name); err != nil {
@@ -87,7 +103,7 @@ func (d Dir) Get(_ context.Context, name string) ([]byte, error) {
 // List implements block.ObjectStore.
 func (d Dir) List(_ context.Context, prefix string) ([]string, error) {
 	es, err := os.ReadDir(string(d))
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	var out []string
@@ -108,5 +124,6 @@ func (d Dir) Delete(_ context.Context, name string) error {
 	if err := os.Remove(filepath.Join(string(d), name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	_ = os.Remove(string(d)) // fails as long as it holds something
 	return nil
 }

@@ -16,18 +16,23 @@ import (
 )
 
 func TestDir(t *testing.T) {
-	d := Dir(t.TempDir())
+	d := Dir(filepath.Join(t.TempDir(), "vol-1"))
 	blocktest.ObjectStore(t, func() block.ObjectStore { return d })
-	moves(t, d)
+	p, err := Open(t.Context(), "dir:"+t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	moves(t, p, "vol-1")
+	blocktest.Place(t, p, "test")
 }
 
-// TestS3 runs against a service that interop/ceph starts, or any other:
+// TestS3 runs against a small server of its own, or one that interop/ceph starts, or any other:
 //
 //	SEALDESK_TEST_S3='s3://BUCKET/?endpoint=http://127.0.0.1:7480' AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… go test ./internal/block/objstore
 func TestS3(t *testing.T) {
 	place := os.Getenv("SEALDESK_TEST_S3")
 	if place == "" {
-		t.Skip("SEALDESK_TEST_S3 names no S3 service; interop/ceph runs one")
+		place = startS3(t)
 	}
 	s, err := OpenS3(context.Background(), place)
 	if err != nil {
@@ -35,19 +40,29 @@ func TestS3(t *testing.T) {
 	}
 	at := s.At("test-" + ids.Hex("", 16))
 	blocktest.ObjectStore(t, func() block.ObjectStore { return at })
-	t.Run("volume", func(t *testing.T) { moves(t, s.At("test-"+ids.Hex("", 16))) })
+	p, err := Open(t.Context(), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("volume", func(t *testing.T) { moves(t, p, "test-"+ids.Hex("", 16)) })
+	t.Run("snapshots", func(t *testing.T) {
+		name := "test-" + ids.Hex("", 16)
+		start := time.Now()
+		blocktest.Place(t, p, name)
+		t.Logf("the suite: %v", time.Since(start))
+	})
 }
 
 // moves takes a volume from host to host: what is flushed to the store is there, and the host that was overtaken stops.
-func moves(t *testing.T, s block.ObjectStore) {
+func moves(t *testing.T, p block.Place, id string) {
 	key := secret.New(bytes.Repeat([]byte{3}, 64))
 	host := func() (string, block.Options) {
 		dir := filepath.Join(t.TempDir(), "v")
-		r, err := block.NewRemote(block.RemoteConfig{Dir: dir, Store: s, FlushRemote: true})
+		r, err := block.NewRemote(block.RemoteConfig{Dir: dir, Place: p, ID: id, FlushRemote: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return dir, block.Options{VolumeID: "vol-1", SizeBytes: 64 << 20, Key: key, FS: r, FlushCheckpoints: true, CheckpointInterval: -1}
+		return dir, block.Options{VolumeID: id, SizeBytes: 64 << 20, Key: key, FS: r, FlushCheckpoints: true, CheckpointInterval: -1}
 	}
 	dir, opt := host()
 	if _, err := block.Create(dir, opt); err != nil {
@@ -94,7 +109,7 @@ func moves(t *testing.T, s block.ObjectStore) {
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := block.DestroyRemote(context.Background(), s); err != nil {
+	if err := block.DestroyRemote(context.Background(), p, id); err != nil {
 		t.Error(err)
 	}
 }

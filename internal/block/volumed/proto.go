@@ -141,7 +141,8 @@ type ImportRequest struct {
 	Image    string
 }
 
-// SnapshotRequest freezes an attached volume's present state in a directory of its own.
+// SnapshotRequest freezes an attached volume's present state in a directory of its own; where volumes live in an object store, there,
+// under its ID. What still reads through an image is hydrated first.
 type SnapshotRequest struct {
 	VolumeID   string
 	SnapshotID string
@@ -151,6 +152,7 @@ type SnapshotRequest struct {
 // CloneRequest makes a volume of a snapshot, or of a volume that was detached in order.
 type CloneRequest struct {
 	From         string // directory of the source
+	FromID       string `json:",omitempty"` // its ID, for what is in an object store
 	Dir          string
 	VolumeID     string
 	SizeBytes    int64         // 0: as the source
@@ -158,6 +160,8 @@ type CloneRequest struct {
 	SourceKey    *secret.Bytes `json:"-"`
 	// Key seals what the new volume writes; nil: the source's key, as EBS does within a lineage.
 	Key *secret.Bytes `json:"-"`
+	// Scratch: the new volume will only be attached read-only, and here, as long as its source is there.
+	Scratch bool `json:",omitempty"`
 	// SourceLen is the part of the frame's secret that is SourceKey; set by the client.
 	SourceLen int
 }
@@ -233,6 +237,7 @@ var codes = []struct {
 	{"rollback", block.ErrRollback},
 	{"key", block.ErrKey},
 	{"corrupt", block.ErrCorrupt},
+	{"store-behind", block.ErrStoreBehind},
 	{"no-space", block.ErrNoSpace},
 	{"failed", block.ErrFailed},
 	{"busy", block.ErrBusy},

@@ -67,7 +67,7 @@ type server struct {
 	cfg     Config
 	log     *slog.Logger
 	started time.Time
-	objects func(volumeID string) (block.ObjectStore, error) // nil: volumes are local
+	objects block.Place // nil: volumes are local
 
 	mu       sync.Mutex
 	vols     map[string]*attached
@@ -294,7 +294,7 @@ func (s *server) request(ctx context.Context, f frame, event func(any) error) (a
 		if err != nil {
 			return nil, err
 		}
-		as, err := s.snapshots([]SnapshotRequest{r})
+		as, err := s.snapshots(ctx, []SnapshotRequest{r})
 		if err != nil {
 			return nil, err
 		}
@@ -304,7 +304,7 @@ func (s *server) request(ctx context.Context, f frame, event func(any) error) (a
 		if err != nil {
 			return nil, err
 		}
-		return s.snapshots(rs)
+		return s.snapshots(ctx, rs)
 	case msgClone:
 		r, err := decode[CloneRequest](f)
 		if err != nil {
@@ -352,12 +352,9 @@ func (s *server) remote(o *block.Options, dir string) error {
 	if s.objects == nil {
 		return nil
 	}
-	store, err := s.objects(o.VolumeID)
-	if err != nil {
-		return err
-	}
+	var err error
 	o.FlushCheckpoints = s.cfg.FlushRemote
-	o.FS, err = block.NewRemote(block.RemoteConfig{Dir: dir, Store: store, FlushRemote: s.cfg.FlushRemote, Logger: s.log.With("volume", o.VolumeID)})
+	o.FS, err = block.NewRemote(block.RemoteConfig{Dir: dir, Place: s.objects, ID: o.VolumeID, FlushRemote: s.cfg.FlushRemote, Logger: s.log.With("volume", o.VolumeID)})
 	return err
 }
 
@@ -404,7 +401,10 @@ func (s *server) clone(r CloneRequest, keys *secret.Bytes) (block.Anchor, error)
 	}
 	o := s.options(r.VolumeID, own)
 	o.SizeBytes = r.SizeBytes
-	return block.Clone(r.Dir, o, block.Source{Dir: r.From, Key: src, Anchor: r.SourceAnchor})
+	if err := s.remote(&o, r.Dir); err != nil {
+		return block.Anchor{}, err
+	}
+	return block.Clone(r.Dir, o, block.Source{Dir: r.From, ID: r.FromID, Key: src, Anchor: r.SourceAnchor, Scratch: r.Scratch})
 }
 
 func (s *server) find(id string) (*attached, error) {
@@ -654,13 +654,9 @@ func (s *server) destroy(r nameRequest) error {
 		return fmt.Errorf("destroy %s: %w", r.VolumeID, ErrAttached)
 	}
 	if s.objects != nil {
-		store, err := s.objects(r.VolumeID)
-		if err != nil {
-			return err
-		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if err := block.DestroyRemote(ctx, store); err != nil {
+		if err := block.DestroyRemote(ctx, s.objects, r.VolumeID); err != nil {
 			return err
 		}
 	}
@@ -715,7 +711,7 @@ func (s *server) watch(ctx context.Context, event func(any) error) error {
 }
 
 // snapshots freezes attached volumes at one moment.
-func (s *server) snapshots(rs []SnapshotRequest) ([]block.Anchor, error) {
+func (s *server) snapshots(ctx context.Context, rs []SnapshotRequest) ([]block.Anchor, error) {
 	var set []block.SnapshotTarget
 	for _, r := range rs {
 		a, err := s.find(r.VolumeID)
@@ -724,6 +720,12 @@ func (s *server) snapshots(rs []SnapshotRequest) ([]block.Anchor, error) {
 		}
 		if err := checkDir(r.SnapshotID, r.Dir); err != nil {
 			return nil, err
+		}
+		// What still reads through its image is nothing by itself.
+		if !a.st.ReadOnly {
+			if err := a.vol.Hydrate(ctx, nil); err != nil {
+				return nil, err
+			}
 		}
 		set = append(set, block.SnapshotTarget{Volume: a.vol, Dir: r.Dir, SnapshotID: r.SnapshotID})
 	}

@@ -476,18 +476,21 @@ func TestObjectStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Close()
-	// A snapshot is this host's alone; a volume made of it is in the store like any.
-	snap := filepath.Join(dir, "snap")
-	if _, err := c.Snapshot(ctx, SnapshotRequest{VolumeID: "vol-1", SnapshotID: "snap-1", Dir: snap}); err != nil {
+	// A snapshot is in the store: a host that has nothing else makes a volume of it.
+	pin, err := c.Snapshot(ctx, SnapshotRequest{VolumeID: "vol-1", SnapshotID: "snap-1", Dir: filepath.Join(dir, "snap-1")})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Clone(ctx, CloneRequest{From: snap, Dir: filepath.Join(dir, "vol-2"), VolumeID: "vol-2", SourceKey: testKey(1)}); err != nil {
-		t.Fatal(err)
-	}
-	attach(c, dir, "vol-2").Close()
 	stop()
 	c, dir, _ = daemon()
 	p := make([]byte, 1<<20)
+	r := CloneRequest{From: filepath.Join(dir, "snap-1"), FromID: "snap-1", Dir: filepath.Join(dir, "vol-2"), VolumeID: "vol-2", SourceKey: testKey(1), SourceAnchor: pin}
+	if _, err := c.Clone(ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Destroy(ctx, "snap-1", filepath.Join(dir, "snap-1")); err != nil {
+		t.Error(err)
+	}
 	d = attach(c, dir, "vol-2")
 	if _, err := d.ReadAt(p, 4096); err != nil || !bytes.Equal(p, bytes.Repeat([]byte{7}, 1<<20)) {
 		t.Errorf("the other host reads something else of the clone: %v", err)
