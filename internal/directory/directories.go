@@ -74,7 +74,7 @@ func (s *Service) create(tx *store.Tx, c *api.Call, d *directory, secret string,
 		return true
 	})
 	if n >= directoryLimit {
-		return &dstypes.DirectoryLimitExceededException{Message: sprintf("There are %d %s directories in %s, which is the limit. Delete one first.", n, d.Type, c.Region)}
+		return &dstypes.DirectoryLimitExceededException{Message: sprintf("Directory limit exceeded. A maximum of %d directories may be created: there are %d of type %s in %s.", directoryLimit, n, d.Type, c.Region)}
 	}
 	var err error
 	if d.Tags, err = mergeTags(nil, tags); err != nil {
@@ -107,7 +107,7 @@ func (s *Service) describeDirectories(_ context.Context, tx *store.Tx, c *api.Ca
 	out := &directoryservice.DescribeDirectoriesOutput{DirectoryDescriptions: []dstypes.DirectoryDescription{}}
 	after, ok := readToken("directories", in.NextToken)
 	if !ok {
-		return nil, &dstypes.InvalidNextTokenException{Message: ptr("The NextToken value is not valid: use the one that the previous page returned.")}
+		return nil, badToken()
 	}
 	limit := int(deref(in.Limit))
 	if limit <= 0 || limit > maxDescribed {
@@ -154,10 +154,10 @@ func (s *Service) describe(tx *store.Tx, d *directory) dstypes.DirectoryDescript
 		StageLastUpdatedDateTime: &d.StageAt, NetworkType: dstypes.NetworkTypeIpv4Only}
 	switch d.Type {
 	case simpleAD:
-		out.Size = dstypes.DirectorySize(d.Size)
+		out.Size, out.DesiredNumberOfDomainControllers = dstypes.DirectorySize(d.Size), ptr(int32(0))
 	case microsoftAD:
 		out.Edition = dstypes.DirectoryEdition(d.Edition)
-		out.DesiredNumberOfDomainControllers = ptr(int32(2))
+		out.DesiredNumberOfDomainControllers = ptr(int32(controllers))
 		out.RegionsInfo = &dstypes.RegionsInfo{PrimaryRegion: &d.Region}
 	}
 	if r := s.radiuses.Get(tx, d.key()); r != nil {
@@ -202,10 +202,10 @@ func (s *Service) createAlias(_ context.Context, tx *store.Tx, c *api.Call, in *
 		return nil, invalid("Alias %q is not valid: 1 to 62 letters, digits and hyphens, not beginning with d- and neither beginning nor ending with a hyphen.", name)
 	}
 	if d.Alias != "" {
-		return nil, invalid("Directory %s already has the alias %s, which cannot be changed.", d.ID, d.Alias)
+		return nil, invalid("The directory in the request already has an alias. That alias must be deleted before a new alias can be created. (%s)", d.Alias)
 	}
 	if s.aliases.Get(tx, low) != nil {
-		return nil, &dstypes.EntityAlreadyExistsException{Message: sprintf("The alias %s is already in use.", name)}
+		return nil, &dstypes.EntityAlreadyExistsException{Message: sprintf("Alias '%s' already exists.", name)}
 	}
 	touched(c, d)
 	d.Alias = name

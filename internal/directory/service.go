@@ -91,6 +91,7 @@ func (s *Service) Operations() []api.Operation {
 		api.NewView(ds, "DescribeDirectoryDataAccess", s.describeDataAccess,
 			onExisting(s, func(in *directoryservice.DescribeDirectoryDataAccessInput) *string { return in.DirectoryId })),
 	}
+	ops = append(ops, s.absentOperations()...)
 	return append(ops, s.dataOperations()...)
 }
 

@@ -29,7 +29,7 @@ func mergeTags(old map[string]string, tags []dstypes.Tag) (map[string]string, er
 		out[k] = deref(t.Value)
 	}
 	if len(out) > maxTags {
-		return nil, &dstypes.TagLimitExceededException{Message: sprintf("A directory has at most %d tags.", maxTags)}
+		return nil, &dstypes.TagLimitExceededException{Message: sprintf("Tag limit exceeded: a directory has at most %d tags.", maxTags)}
 	}
 	return out, nil
 }
@@ -85,7 +85,7 @@ func (s *Service) listTags(_ context.Context, tx *store.Tx, c *api.Call, in *dir
 	}
 	after, ok := readToken("tags "+d.ID, in.NextToken)
 	if !ok {
-		return nil, &dstypes.InvalidNextTokenException{Message: ptr("The NextToken value is not valid: use the one that the previous page returned.")}
+		return nil, badToken()
 	}
 	limit := int(deref(in.Limit))
 	if limit <= 0 || limit > maxTags {
