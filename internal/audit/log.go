@@ -145,6 +145,7 @@ type Log struct {
 	lock *os.File
 
 	outbox *store.Table[outboxRow]
+	hurry  chan struct{} // somebody waits for the outbox
 	heads  *store.Table[pin]
 	keys   *store.Table[signingKey]
 
@@ -218,7 +219,8 @@ func Open(cfg Config) (*Log, error) {
 		lock.Close()
 		return nil, err
 	}
-	l.outbox = store.Define[outboxRow](cfg.Store, "audit/outbox", 1)
+	l.outbox = store.Define[outboxRow](cfg.Store, "audit/outbox", 2).Upgrade(oldOutboxRow)
+	l.hurry = make(chan struct{}, 1)
 	l.heads = store.Define[pin](cfg.Store, "audit/head", 1)
 	l.keys = store.Define[signingKey](cfg.Store, "audit/key", 1)
 	l.wg.Add(1)

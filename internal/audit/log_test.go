@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -246,6 +247,46 @@ func TestOutboxAfterKillBetweenAppendAndDelete(t *testing.T) {
 	got := w.ids()
 	if len(got) != 7 || len(slices.Compact(slices.Sorted(slices.Values(got)))) != 7 {
 		t.Errorf("events in the log %v, want each of 7 once", got)
+	}
+}
+
+// A record that an older build left in the outbox, in version 1 of its row, reaches the log.
+func TestOutboxOfAnOlderBuild(t *testing.T) {
+	ctx := context.Background()
+	w := open(t, t.TempDir(), false, nil)
+	if err := w.store.Update(ctx, func(tx *store.Tx) error { return w.log.Outbox(tx, record(5)) }); err != nil {
+		t.Fatal(err)
+	}
+	var row store.Record
+	if _, err := w.store.Each(ctx, func(r store.Record) error {
+		if strings.HasPrefix(r.Key, "audit/outbox/") {
+			row = r
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(row.Value) < 3 || row.Value[0] != 2 || !json.Valid(row.Value[1:]) {
+		t.Fatalf("row %q = %q, want version 2 and the record's JSON", row.Key, row.Value)
+	}
+	old := store.Record{Key: row.Key, Value: fmt.Appendf([]byte{1}, `{"record":%s}`, row.Value[1:])}
+	dir := t.TempDir()
+	s, err := store.Open(ctx, store.Config{DataDir: dir, Unsynced: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Fill(ctx, func(yield func(store.Record, error) bool) { yield(old, nil) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w = open(t, dir, true, nil)
+	if err := w.log.Settled(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.ids(); len(got) != 1 || got[0] != record(5).EventID {
+		t.Errorf("events in the log %v, want %s", got, record(5).EventID)
 	}
 }
 

@@ -14,9 +14,22 @@ import (
 )
 
 // outboxRow is a record that its transaction has committed and that is on its
-// way to the log. Key: node/<Unix nanoseconds, 20 digits>-<event ID>.
+// way to the log. Key: node/<Unix nanoseconds, 20 digits>-<event ID>. Table audit/outbox,
+// version 2: the record's JSON; version 1: {"record": the same}.
 type outboxRow struct {
 	Record json.RawMessage `json:"record"`
+}
+
+func (r *outboxRow) AppendForm(b []byte) []byte { return append(b, r.Record...) }
+
+func (r *outboxRow) ReadForm(stored []byte) error {
+	r.Record = append(r.Record, stored...)
+	return nil
+}
+
+func oldOutboxRow(_ byte, stored []byte) (*outboxRow, error) {
+	r := new(outboxRow)
+	return r, json.Unmarshal(stored, r)
 }
 
 // pin is the head of a node's log as the store knows it. Every record of the
@@ -27,8 +40,9 @@ type pin struct {
 }
 
 const (
-	drainAtOnce = 60      // an external etcd takes 128 operations a transaction
-	pinEvery    = 1 << 16 // records
+	drainAtOnce = 250
+	drainPause  = 20 * time.Millisecond // in which records gather, unless somebody waits for them
+	pinEvery    = 1 << 16               // records
 )
 
 // Outbox puts r into the outbox in tx: it is durable when tx commits, and Run
@@ -196,11 +210,16 @@ func (l *Log) Run(ctx context.Context) {
 			l.log.Warn("audit outbox not drained; trying again", "err", err)
 			changed = nil
 		}
-		if n > 0 {
+		if n == drainAtOnce {
 			continue
 		}
 		select {
 		case <-changed:
+			select {
+			case <-time.After(drainPause):
+			case <-l.hurry:
+			case <-ctx.Done():
+			}
 		case <-tick:
 			if err := l.checkpoint(ctx); err != nil && ctx.Err() == nil {
 				l.log.Warn("no checkpoint", "err", err)
@@ -327,6 +346,10 @@ func (l *Log) Settled(ctx context.Context) error {
 		keys = append(keys, key)
 		return true
 	})
+	select {
+	case l.hurry <- struct{}{}:
+	default: // somebody else did
+	}
 	for {
 		l.mu.Lock()
 		err := l.failed

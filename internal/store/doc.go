@@ -27,7 +27,7 @@
 //	                            | 1 byte  | UTF-8                 |
 //	                            +---------+----------------------+
 //
-// version is the table's version at the time of writing; a table that has moved
+// A type with a form of its own (Form) has that in the place of JSON. version is the table's version at the time of writing; a table that has moved
 // on upgrades older records as it reads them. Tables are declared, and read, in
 // one service only.
 package store

@@ -60,10 +60,34 @@ func (t *Table[T]) decode(raw []byte) (any, error) {
 		return t.upgrade(v, raw[1:])
 	}
 	v := new(T)
+	if own, ok := any(v).(Form); ok {
+		return v, own.ReadForm(raw[1:])
+	}
 	if err := json.Unmarshal(raw[1:], v); err != nil {
 		return nil, err
 	}
 	return v, nil
+}
+
+// Form is a record type (a pointer) with stored bytes of its own in the place of JSON.
+type Form interface {
+	// AppendForm appends the stored bytes, at least one, to b.
+	AppendForm(b []byte) []byte
+	// ReadForm fills the record, which is zero, from stored bytes, which it must copy.
+	ReadForm(stored []byte) error
+}
+
+// encode is what decode reads.
+func (t *Table[T]) encode(v *T) ([]byte, error) {
+	if own, ok := any(v).(Form); ok {
+		return own.AppendForm([]byte{t.version}), nil
+	}
+	js, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	raw := make([]byte, 0, 1+len(js))
+	return append(append(raw, t.version), js...), nil
 }
 
 func (t *Table[T]) notify(key string, old, new any) {
@@ -93,15 +117,15 @@ func (t *Table[T]) Edit(tx *Tx, key string) *T {
 		return nil
 	}
 	// The stored bytes are not kept beside the record; they are made again.
-	js, err := json.Marshal(e.value)
-	v := new(T)
+	raw, err := t.encode(e.value.(*T))
+	var v any
 	if err == nil {
-		err = json.Unmarshal(js, v)
+		v, err = t.decode(raw)
 	}
 	if err != nil {
 		panic(fmt.Sprintf("store: record %s/%s was read and cannot be copied: %v", t.name, key, err))
 	}
-	return v
+	return v.(*T)
 }
 
 // Put writes the record. v must not be changed afterwards.
@@ -109,12 +133,10 @@ func (t *Table[T]) Put(tx *Tx, key string, v *T) error {
 	if key == "" {
 		return fmt.Errorf("store: empty key in table %s", t.name)
 	}
-	js, err := json.Marshal(v)
+	raw, err := t.encode(v)
 	if err != nil {
 		return fmt.Errorf("encode %s/%s: %w", t.name, key, err)
 	}
-	raw := make([]byte, 0, 1+len(js))
-	raw = append(append(raw, t.version), js...)
 	return tx.put(t.name, key, raw, v)
 }
 
