@@ -80,7 +80,7 @@ func (s *Service) listAccountAliases(_ context.Context, tx *store.Tx, c *api.Cal
 }
 
 func (s *Service) getAccountSummary(_ context.Context, tx *store.Tx, c *api.Call, _ *iam.GetAccountSummaryInput) (*iam.GetAccountSummaryOutput, error) {
-	var users, groups, roles, policies, versions, profiles, mfa, mfaInUse, providers int32
+	var users, groups, roles, policies, versions, profiles, mfa, mfaInUse, providers, serverCerts int32
 	prefix := c.Account + "/"
 	s.users.Scan(tx, prefix, "", func(string, *user) bool { users++; return true })
 	s.groups.Scan(tx, prefix, "", func(string, *group) bool { groups++; return true })
@@ -99,7 +99,8 @@ func (s *Service) getAccountSummary(_ context.Context, tx *store.Tx, c *api.Call
 		return true
 	})
 	s.providers.Scan(tx, prefix, "", func(string, *provider) bool { providers++; return true })
-	var rootKeys, rootMFA int32
+	s.serverCerts.Scan(tx, prefix, "", func(string, *serverCertificate) bool { serverCerts++; return true })
+	var rootKeys, rootMFA, rootCerts int32
 	if a := s.accounts.Get(tx, c.Account); a != nil {
 		if len(a.AccessKeys) > 0 {
 			rootKeys = 1
@@ -107,16 +108,19 @@ func (s *Service) getAccountSummary(_ context.Context, tx *store.Tx, c *api.Call
 		if len(a.MFA) > 0 {
 			rootMFA = 1
 		}
+		if len(a.Certificates) > 0 {
+			rootCerts = 1
+		}
 	}
 	return &iam.GetAccountSummaryOutput{SummaryMap: map[string]int32{
 		"Users": users, "UsersQuota": maxUsers, "Groups": groups, "GroupsQuota": maxGroups, "Roles": roles, "RolesQuota": maxRoles,
 		"Policies": policies, "PoliciesQuota": maxPolicies, "PolicyVersionsInUse": versions, "PolicyVersionsInUseQuota": 10000, "VersionsPerPolicyQuota": maxVersions, "PolicySizeQuota": maxManagedSize,
 		"InstanceProfiles": profiles, "InstanceProfilesQuota": maxProfiles, "MFADevices": mfa, "MFADevicesInUse": mfaInUse, "Providers": providers,
-		"AccountMFAEnabled": rootMFA, "AccountAccessKeysPresent": rootKeys, "AccountPasswordPresent": 0, "AccountSigningCertificatesPresent": 0,
-		"AccessKeysPerUserQuota": maxAccessKeys, "GroupsPerUserQuota": maxGroupsOfUser, "SigningCertificatesPerUserQuota": 2,
+		"AccountMFAEnabled": rootMFA, "AccountAccessKeysPresent": rootKeys, "AccountPasswordPresent": 0, "AccountSigningCertificatesPresent": rootCerts,
+		"AccessKeysPerUserQuota": maxAccessKeys, "GroupsPerUserQuota": maxGroupsOfUser, "SigningCertificatesPerUserQuota": maxCertificates,
 		"AttachedPoliciesPerUserQuota": maxAttached, "AttachedPoliciesPerGroupQuota": maxAttached, "AttachedPoliciesPerRoleQuota": maxAttached,
 		"UserPolicySizeQuota": maxUserInline, "GroupPolicySizeQuota": maxGroupInline, "RolePolicySizeQuota": maxRoleInline, "AssumeRolePolicySizeQuota": maxTrustSize,
-		"ServerCertificates": 0, "ServerCertificatesQuota": 20, "GlobalEndpointTokenVersion": 2}}, nil
+		"ServerCertificates": serverCerts, "ServerCertificatesQuota": maxServerCertificates, "GlobalEndpointTokenVersion": 2}}, nil
 }
 
 // setSecurityTokenServicePreferences: every token of ours is valid in every

@@ -14,7 +14,9 @@
 //   - A secret access key leaves this package once, in CreateAccessKey's reply.
 //     At rest it is wrapped by the root key (purpose "iam/secret-access-key",
 //     bound to account and key ID); MFA seeds likewise ("iam/mfa-seed").
-//     Passwords are kept as Argon2id hashes only.
+//     Passwords are kept as Argon2id hashes only, those of service-specific
+//     credentials, which are 32 random bytes, as SHA-256. The private key of a
+//     server certificate is checked and not kept.
 //   - References between records (a group's members, a policy's attachments) are
 //     counted in the record referred to, so that a delete and a concurrent
 //     attach conflict in the store and one of them is refused.
@@ -31,6 +33,8 @@
 //	iam/last-used         account/AKIA… or account/AROA…
 //	iam/mfa               account/name of the device
 //	iam/provider          account/oidc/host/path or account/saml/name
+//	iam/server-certificate
+//	                      account/name
 //
 // Each is JSON of the struct of that name in tables.go, version 1.
 package iam

@@ -60,22 +60,26 @@ func accessDenied(format string, args ...any) error {
 
 // The quotas of the IAM User Guide, "IAM and AWS STS quotas", at their defaults.
 const (
-	maxUsers              = 5000
-	maxGroups             = 300
-	maxRoles              = 1000
-	maxPolicies           = 1500
-	maxProfiles           = 1000
-	maxAccessKeys         = 2
-	maxGroupsOfUser       = 10
-	maxAttached           = 10
-	maxVersions           = 5
-	maxTags               = 50
-	maxMFAPerUser         = 8
-	maxProviders          = 100
-	maxManagedSize        = 6144 // characters without white space, here and below
-	maxUserInline         = 2048
-	maxGroupInline        = 5120
-	maxRoleInline         = 10240
-	maxTrustSize          = 2048
-	defaultSession  int32 = 3600
+	maxUsers                    = 5000
+	maxGroups                   = 300
+	maxRoles                    = 1000
+	maxPolicies                 = 1500
+	maxProfiles                 = 1000
+	maxAccessKeys               = 2
+	maxGroupsOfUser             = 10
+	maxAttached                 = 10
+	maxVersions                 = 5
+	maxTags                     = 50
+	maxMFAPerUser               = 8
+	maxProviders                = 100
+	maxSSHKeys                  = 5
+	maxCertificates             = 2
+	maxServerCertificates       = 20
+	maxServiceCredentials       = 2    // of one service
+	maxManagedSize              = 6144 // characters without white space, here and below
+	maxUserInline               = 2048
+	maxGroupInline              = 5120
+	maxRoleInline               = 10240
+	maxTrustSize                = 2048
+	defaultSession        int32 = 3600
 )

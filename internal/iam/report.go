@@ -76,7 +76,7 @@ func (s *Service) credentialReport(tx *store.Tx, account string) []byte {
 	_ = w.Write(reportColumns)
 	if a := s.accounts.Get(tx, account); a != nil {
 		row := []string{"<root_account>", "arn:aws:iam::" + account + ":root", stamp(a.Created), "not_supported", "not_supported", "not_supported", "not_supported", strconv.FormatBool(len(a.MFA) > 0)}
-		_ = w.Write(s.reportKeys(tx, account, row, a.AccessKeys))
+		_ = w.Write(reportCertificates(s.reportKeys(tx, account, row, a.AccessKeys), a.Certificates))
 	}
 	p, _ := s.passwordPolicy(tx, account)
 	s.users.Scan(tx, account+"/", "", func(_ string, u *user) bool {
@@ -95,7 +95,7 @@ func (s *Service) credentialReport(tx *store.Tx, account string) []byte {
 			row = append(row, "true", used, stamp(u.Login.Changed), next)
 		}
 		row = append(row, strconv.FormatBool(len(u.MFA) > 0))
-		_ = w.Write(s.reportKeys(tx, account, row, u.AccessKeys))
+		_ = w.Write(reportCertificates(s.reportKeys(tx, account, row, u.AccessKeys), u.Certificates))
 		return true
 	})
 	w.Flush()
@@ -119,7 +119,18 @@ func (s *Service) reportKeys(tx *store.Tx, account string, row, ids []string) []
 			row = append(row, "N/A", "N/A", "N/A")
 		}
 	}
-	return append(row, "false", "N/A", "false", "N/A")
+	return row
+}
+
+func reportCertificates(row []string, certs []signingCertificate) []string {
+	for i := range maxCertificates {
+		if i < len(certs) {
+			row = append(row, strconv.FormatBool(!certs[i].Inactive), stamp(certs[i].Uploaded))
+		} else {
+			row = append(row, "false", "N/A")
+		}
+	}
+	return row
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05+00:00") }

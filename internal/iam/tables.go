@@ -18,9 +18,10 @@ type account struct {
 	Alias   string `json:",omitempty"`
 	Created time.Time
 	// AccessKeys are the IDs of the root user's access keys.
-	AccessKeys     []string        `json:",omitempty"`
-	MFA            []string        `json:",omitempty"` // serial numbers of the root user's devices
-	PasswordPolicy *passwordPolicy `json:",omitempty"`
+	AccessKeys     []string             `json:",omitempty"`
+	MFA            []string             `json:",omitempty"` // serial numbers of the root user's devices
+	Certificates   []signingCertificate `json:",omitempty"` // of the root user
+	PasswordPolicy *passwordPolicy      `json:",omitempty"`
 	// TokenVersion is the preference of SetSecurityTokenServicePreferences.
 	TokenVersion string `json:",omitempty"`
 }
@@ -64,6 +65,33 @@ type user struct {
 	Login      *login    `json:",omitempty"`
 	MFA        []string  `json:",omitempty"` // serial numbers
 	SignedIn   time.Time `json:",omitzero"`  // password last used
+
+	SSHKeys            []sshKey             `json:",omitempty"`
+	Certificates       []signingCertificate `json:",omitempty"`
+	ServiceCredentials []serviceCredential  `json:",omitempty"`
+}
+
+// sshKey is an RSA public key as it was given. Fingerprint is OpenSSH's MD5 form.
+type sshKey struct {
+	ID, Body, Fingerprint string
+	Uploaded              time.Time
+	Inactive              bool `json:",omitempty"`
+}
+
+// signingCertificate is an X.509 certificate as it was given.
+type signingCertificate struct {
+	ID, Body string
+	Uploaded time.Time
+	Inactive bool `json:",omitempty"`
+}
+
+// serviceCredential is a user name and password for one service. SHA256 is that of
+// the password, which is base64 of 32 random bytes.
+type serviceCredential struct {
+	ID, Service, UserName string
+	SHA256                []byte
+	Created               time.Time
+	Inactive              bool `json:",omitempty"`
 }
 
 func (u *user) arn() string { return iamARN(u.Account, "user", u.Path, u.Name) }
@@ -179,6 +207,19 @@ type mfaDevice struct {
 
 func (d *mfaDevice) serial() string { return iamARN(d.Account, "mfa", d.Path, d.Name) }
 
+// serverCertificate is a certificate and its chain, in PEM.
+type serverCertificate struct {
+	Account, Name, Path, ID string
+	Uploaded, Expires       time.Time
+	Body                    string
+	Chain                   string `json:",omitempty"`
+	Tags                    []tag  `json:",omitempty"`
+}
+
+func (k *serverCertificate) arn() string {
+	return iamARN(k.Account, "server-certificate", k.Path, k.Name)
+}
+
 // provider is an OIDC or SAML identity provider.
 type provider struct {
 	Account, Kind, Name string // Kind "oidc-provider" or "saml-provider"; Name host/path or name
@@ -206,17 +247,18 @@ func (p *provider) validUntil() time.Time {
 const rootUser = "\x00root"
 
 type tables struct {
-	accounts  *store.Table[account]
-	aliases   *store.Table[aliasOf] // by alias: unique among all accounts
-	users     *store.Table[user]
-	groups    *store.Table[group]
-	roles     *store.Table[role]
-	policies  *store.Table[managed]
-	profiles  *store.Table[instanceProfile]
-	keys      *store.Table[accessKey]
-	used      *store.Table[lastUsed]
-	mfa       *store.Table[mfaDevice]
-	providers *store.Table[provider]
+	accounts    *store.Table[account]
+	aliases     *store.Table[aliasOf] // by alias: unique among all accounts
+	users       *store.Table[user]
+	groups      *store.Table[group]
+	roles       *store.Table[role]
+	policies    *store.Table[managed]
+	profiles    *store.Table[instanceProfile]
+	keys        *store.Table[accessKey]
+	used        *store.Table[lastUsed]
+	mfa         *store.Table[mfaDevice]
+	providers   *store.Table[provider]
+	serverCerts *store.Table[serverCertificate]
 
 	rolesByID *store.Index[role]
 	usersByID *store.Index[user]
@@ -230,17 +272,18 @@ type tables struct {
 
 func define(s *store.Store) tables {
 	t := tables{
-		accounts:  store.Define[account](s, "iam/account", 1),
-		aliases:   store.Define[aliasOf](s, "iam/alias", 1),
-		users:     store.Define[user](s, "iam/user", 1),
-		groups:    store.Define[group](s, "iam/group", 1),
-		roles:     store.Define[role](s, "iam/role", 1),
-		policies:  store.Define[managed](s, "iam/policy", 1),
-		profiles:  store.Define[instanceProfile](s, "iam/profile", 1),
-		keys:      store.Define[accessKey](s, "iam/access-key", 1),
-		used:      store.Define[lastUsed](s, "iam/last-used", 1),
-		mfa:       store.Define[mfaDevice](s, "iam/mfa", 1),
-		providers: store.Define[provider](s, "iam/provider", 1),
+		accounts:    store.Define[account](s, "iam/account", 1),
+		aliases:     store.Define[aliasOf](s, "iam/alias", 1),
+		users:       store.Define[user](s, "iam/user", 1),
+		groups:      store.Define[group](s, "iam/group", 1),
+		roles:       store.Define[role](s, "iam/role", 1),
+		policies:    store.Define[managed](s, "iam/policy", 1),
+		profiles:    store.Define[instanceProfile](s, "iam/profile", 1),
+		keys:        store.Define[accessKey](s, "iam/access-key", 1),
+		used:        store.Define[lastUsed](s, "iam/last-used", 1),
+		mfa:         store.Define[mfaDevice](s, "iam/mfa", 1),
+		providers:   store.Define[provider](s, "iam/provider", 1),
+		serverCerts: store.Define[serverCertificate](s, "iam/server-certificate", 1),
 	}
 	t.rolesByID = store.NewIndex(t.roles, func(_ string, r *role) []string { return []string{r.ID} })
 	t.usersByID = store.NewIndex(t.users, func(_ string, u *user) []string { return []string{u.ID} })

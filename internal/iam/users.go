@@ -65,6 +65,20 @@ func self(c *api.Call, name *string) (n string, root bool, err error) {
 	return "", false, errNotUser
 }
 
+// lookUser is the user an operation is about, by name or as the caller; nil when
+// that is the root user.
+func (s *Service) lookUser(tx *store.Tx, c *api.Call, name *string) (*user, error) {
+	n, root, err := self(c, name)
+	if err != nil || root {
+		return nil, err
+	}
+	u := s.users.Get(tx, key(c.Account, n))
+	if u == nil {
+		return nil, noUser(n)
+	}
+	return u, nil
+}
+
 // editUser is a private copy of a user to change and put.
 func (s *Service) editUser(tx *store.Tx, account, name string) (*user, error) {
 	u := s.users.Edit(tx, key(account, name))
@@ -230,6 +244,12 @@ func (s *Service) deleteUser(_ context.Context, tx *store.Tx, c *api.Call, in *i
 		return nil, deleteConflict("Cannot delete entity, must delete login profile first.")
 	case len(u.MFA) > 0:
 		return nil, deleteConflict("Cannot delete entity, must delete MFA device first.")
+	case len(u.Certificates) > 0:
+		return nil, deleteConflict("Cannot delete entity, must delete signing certificates first.")
+	case len(u.SSHKeys) > 0:
+		return nil, deleteConflict("Cannot delete entity, must delete SSH public keys first.")
+	case len(u.ServiceCredentials) > 0:
+		return nil, deleteConflict("Cannot delete entity, must delete service specific credentials first.")
 	}
 	g := u.grants
 	if err := s.dropBoundary(tx, u.Account, &g); err != nil {

@@ -1,0 +1,45 @@
+package iam
+
+import (
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+)
+
+// FuzzSSHKey: what is taken can be shown in both encodings and read again as the
+// same key.
+func FuzzSSHKey(f *testing.F) {
+	f.Add("ssh-rsa AAAA")
+	f.Add("-----BEGIN PUBLIC KEY-----\nMFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAK==\n-----END PUBLIC KEY-----\n")
+	f.Add("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4Zx1bm0n7gJ1p0Yp1m5m9vQ2a1o0x9e0i7s8c3K2v3 x")
+	f.Fuzz(func(t *testing.T, body string) {
+		pub, err := parseSSHKey(body)
+		if err != nil {
+			return
+		}
+		for _, enc := range []types.EncodingType{types.EncodingTypeSsh, types.EncodingTypePem} {
+			text, err := sshKeyBody(&sshKey{Body: body}, enc)
+			if err != nil {
+				t.Fatalf("%s of an accepted key: %v", enc, err)
+			}
+			if again, err := parseSSHKey(text); err != nil || string(again.Marshal()) != string(pub.Marshal()) {
+				t.Fatalf("%s reads as %v, %v", enc, again, err)
+			}
+		}
+	})
+}
+
+// FuzzServerCertificate: whatever comes, there is a certificate or an error.
+func FuzzServerCertificate(f *testing.F) {
+	f.Add("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "", "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n")
+	f.Add("x", "y", "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n")
+	f.Fuzz(func(t *testing.T, body, chain, key string) {
+		if s, ok := privateKey(key); ok == (s == nil) {
+			t.Fatalf("privateKey = %v, %v", s, ok)
+		}
+		if c, err := checkServerCertificate(body, chain, key, time.Unix(0, 0)); (c == nil) == (err == nil) {
+			t.Fatalf("checkServerCertificate = %v, %v", c, err)
+		}
+	})
+}
