@@ -22,6 +22,10 @@
 //     key) and never shown. RadiusStatus is Completed once a server answered with
 //     it, to a user who does not exist, and Failed when none did; the code is asked
 //     for either way.
+//   - A snapshot (CreateSnapshot) is all users, groups, memberships and passwords of a
+//     directory at one moment; RestoreFromSnapshot makes it hold exactly these. The next
+//     relative ID never goes back: a user made since the snapshot is gone, and its SID is
+//     given to nobody. Passwords in snapshots stay wrapped by the root key.
 //   - Repeating a call with its ClientToken within 8 hours gives the same reply and
 //     changes nothing more.
 //

@@ -13,8 +13,8 @@ import (
 	"github.com/sealdesk/sealdesk/internal/store"
 )
 
-// Run brings directories on: Requested → Creating → Active, and Deleting → gone.
-// Every step is one transaction, so that it may be killed at any line.
+// Run brings directories on: Requested → Creating → Active, Restoring → Active, and
+// Deleting → gone; and makes and removes snapshots. It may be killed at any line.
 func (s *Service) Run(ctx context.Context) {
 	var radius sync.WaitGroup
 	radius.Go(func() { s.runRadius(ctx) })
@@ -57,8 +57,15 @@ func (s *Service) reconcile(ctx context.Context) (moved bool, err error) {
 	})
 	var failed []error
 	for _, key := range keys {
-		if err := s.step(ctx, key); err != nil {
+		if err := errors.Join(s.restore(ctx, key), s.step(ctx, key)); err != nil {
 			failed = append(failed, fmt.Errorf("directory %s: %w", key, err))
+			continue
+		}
+		moved = true
+	}
+	for _, key := range s.unfinishedSnapshots() {
+		if err := s.finishSnapshot(ctx, key); err != nil {
+			failed = append(failed, fmt.Errorf("snapshot %s of a directory: %w", key, err))
 			continue
 		}
 		moved = true
@@ -178,6 +185,20 @@ func (s *Service) depopulate(tx *store.Tx, d *directory) (more bool, err error) 
 	}
 	if err := s.radiuses.Delete(tx, d.key()); err != nil {
 		return false, err
+	}
+	var orphans []*snapshot
+	s.snapshots.Scan(tx, d.Account+"/"+d.Region+"/", "", func(_ string, n *snapshot) bool {
+		if n.Directory == d.ID && !n.Deleting {
+			orphans = append(orphans, n)
+		}
+		return true
+	})
+	for _, n := range orphans {
+		e := s.snapshots.Edit(tx, n.key())
+		e.Deleting = true
+		if err := s.snapshots.Put(tx, e.key(), e); err != nil {
+			return false, err
+		}
 	}
 	return false, s.rids.Delete(tx, d.key())
 }

@@ -87,6 +87,7 @@ func (s *Service) Wrapped() []keyring.Holder {
 		keyring.Holds(s.cfg.Store, s.passwords, func(key string, p *password) []keyring.Field {
 			return []keyring.Field{{Purpose: purpose, AAD: []byte(key), Value: &p.Wrapped}}
 		}),
+		keyring.Holds(s.cfg.Store, s.snapshotParts, func(_ string, p *snapshotPart) []keyring.Field { return p.wrapped() }),
 		keyring.Holds(s.cfg.Store, s.radiuses, func(key string, r *radius) []keyring.Field {
 			return []keyring.Field{{Purpose: radiusPurpose, AAD: []byte(key), Value: &r.Secret}}
 		}),

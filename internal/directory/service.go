@@ -92,6 +92,7 @@ func (s *Service) Operations() []api.Operation {
 			onExisting(s, func(in *directoryservice.DescribeDirectoryDataAccessInput) *string { return in.DirectoryId })),
 	}
 	ops = append(ops, s.absentOperations()...)
+	ops = append(ops, s.snapshotOperations()...)
 	return append(ops, s.dataOperations()...)
 }
 

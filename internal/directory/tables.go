@@ -28,6 +28,7 @@ type directory struct {
 	StageAt       time.Time         `json:"stageAt"`
 	Launched      time.Time         `json:"launched"`
 	DataAccess    bool              `json:"dataAccess"`
+	RestoreFrom   string            `json:"restoreFrom,omitempty"` // the snapshot, while Restoring
 	Tags          map[string]string `json:"tags,omitempty"`
 }
 
@@ -164,6 +165,9 @@ type tables struct {
 	aliases     *store.Table[alias]
 	replays     *store.Table[replay]
 	radiuses    *store.Table[radius]
+	snapshots   *store.Table[snapshot]
+	// snapshotParts are what snapshots hold.
+	snapshotParts *store.Table[snapshotPart]
 
 	byID     *store.Index[directory]  // directory ID → key
 	byMember *store.Index[membership] // directory/member → key
@@ -179,6 +183,9 @@ func define(s *store.Store) tables {
 		aliases:     store.Define[alias](s, "directory/alias", 1),
 		replays:     store.Define[replay](s, "directory/replay", 1),
 		radiuses:    store.Define[radius](s, "directory/radius", 1),
+		snapshots:   store.Define[snapshot](s, "directory/snapshot", 1),
+
+		snapshotParts: store.Define[snapshotPart](s, "directory/snapshot-part", 1),
 	}
 	t.byID = store.NewIndex(t.directories, func(_ string, d *directory) []string { return []string{d.ID} })
 	t.byMember = store.NewIndex(t.members, func(key string, _ *membership) []string {
