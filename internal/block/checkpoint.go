@@ -347,6 +347,7 @@ func (v *Volume) trimTails() {
 			f.Close()
 		}
 	}
+	v.files.unprepare(true)
 	if v.spare {
 		v.spare = false
 		_ = v.fs.Remove(spareName)

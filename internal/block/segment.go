@@ -35,6 +35,12 @@ type segFiles struct {
 	mu   sync.Mutex
 	open []*segment // clock order
 	hand int
+
+	ahead struct { // the file of a segment to come
+		sync.Mutex
+		id uint64
+		f  File
+	}
 }
 
 // acquire returns the file of s; release must follow. A file that is being written is
@@ -100,21 +106,20 @@ func (c *segFiles) drop(s *segment) {
 	}
 }
 
-// create makes the file of a new segment, with room for size bytes, and takes the
+// create makes the file of a new segment, with room for size bytes, or takes the one that is prepared, and takes the
 // writer's reference.
 func (c *segFiles) create(s *segment, size int64) error {
-	f, err := c.fs.Create(segName(s.id))
-	if err == nil {
-		if err = f.Allocate(size); err != nil {
-			f.Close()
-			_ = c.fs.Remove(segName(s.id))
-		}
+	c.ahead.Lock()
+	f := c.ahead.f
+	var err error
+	if f != nil && c.ahead.id == s.id {
+		c.ahead.f = nil
+	} else {
+		f, err = c.make(s.id, size)
 	}
+	c.ahead.Unlock()
 	if err != nil {
-		if isNoSpace(err) {
-			return fmt.Errorf("allocate segment %x (%d bytes): %w", s.id, size, ErrNoSpace)
-		}
-		return fmt.Errorf("allocate segment %x: %w", s.id, err)
+		return err
 	}
 	c.mu.Lock()
 	c.add(s, f)
@@ -122,6 +127,50 @@ func (c *segFiles) create(s *segment, size int64) error {
 	s.wref = true
 	c.mu.Unlock()
 	return nil
+}
+
+func (c *segFiles) make(id uint64, size int64) (File, error) {
+	f, err := c.fs.Create(segName(id))
+	if err == nil {
+		if err = f.Allocate(size); err != nil {
+			f.Close()
+			_ = c.fs.Remove(segName(id))
+		}
+	}
+	switch {
+	case err == nil:
+		return f, nil
+	case isNoSpace(err):
+		return nil, fmt.Errorf("allocate segment %x (%d bytes): %w", id, size, ErrNoSpace)
+	}
+	return nil, fmt.Errorf("allocate segment %x: %w", id, err)
+}
+
+// prepare makes the file of the segment that the log goes on in, so that nobody has to wait for it. Best effort: when it fails, create
+// tries again.
+func (c *segFiles) prepare(id uint64, size int64) {
+	c.ahead.Lock()
+	defer c.ahead.Unlock()
+	if c.ahead.f != nil {
+		return
+	}
+	if f, err := c.make(id, size); err == nil {
+		c.ahead.id, c.ahead.f = id, f
+	}
+}
+
+// unprepare gives up what was prepared; remove: and its file, which else the next opening removes.
+func (c *segFiles) unprepare(remove bool) {
+	c.ahead.Lock()
+	defer c.ahead.Unlock()
+	if c.ahead.f == nil {
+		return
+	}
+	c.ahead.f.Close()
+	c.ahead.f = nil
+	if remove {
+		_ = c.fs.Remove(segName(c.ahead.id))
+	}
 }
 
 // remove unlinks the segment; readers that hold it finish first.
@@ -156,6 +205,7 @@ func (c *segFiles) makeSpare(size int64) bool {
 }
 
 func (c *segFiles) closeAll() {
+	c.unprepare(false)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.open) > 0 {

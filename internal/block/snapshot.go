@@ -53,6 +53,7 @@ func SnapshotSet(list []SnapshotTarget) ([]Anchor, error) {
 	for _, t := range order {
 		t.Volume.ckptMu.Lock()
 		defer t.Volume.ckptMu.Unlock()
+		t.Volume.prepareNext()
 	}
 	cuts, err := cutAll(order)
 	for _, t := range order {
@@ -72,6 +73,16 @@ func SnapshotSet(list []SnapshotTarget) ([]Anchor, error) {
 		}
 	}
 	return as, nil
+}
+
+// prepareNext makes the file that the first write after a snapshot needs.
+func (v *Volume) prepareNext() {
+	v.mu.RLock()
+	id, err := v.head.next, v.usable()
+	v.mu.RUnlock()
+	if err == nil {
+		v.files.prepare(id, int64(v.segSlots)*BlockSize)
+	}
 }
 
 func (t *SnapshotTarget) fail(err error) error {
