@@ -38,7 +38,8 @@ type Call struct {
 	// GrantTokens are the tokens the call brought.
 	GrantTokens []string
 
-	// Prepared is what the operation's Before left for its transaction.
+	// Prepared is what the operation's Before left for its transaction, or its
+	// Targets for the operation.
 	Prepared any
 
 	// Record is the CloudTrail record that will be written for this call. An

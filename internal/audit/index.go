@@ -177,6 +177,16 @@ func (e *entry) has(h uint32) bool {
 	return false
 }
 
+// expect makes room for as many entries as the segment before had.
+func (s *segment) expect(before *segment) {
+	before.mu.Lock()
+	n := len(before.live)
+	before.mu.Unlock()
+	s.mu.Lock()
+	s.live = slices.Grow(s.live, n+n/8)
+	s.mu.Unlock()
+}
+
 // add takes over the entries of a batch written at offset base, whose first
 // record is seq. The log's mu is held.
 func (s *segment) add(entries []byte, base uint32, seq uint64) {

@@ -297,6 +297,10 @@ func (l *Log) wait(ctx context.Context, b *batch, lead bool) error {
 		b.done = make(chan struct{})
 	}
 	l.mu.Unlock()
+	if ctx.Done() == nil { // as of most calls; a select costs more
+		<-b.done
+		return b.err
+	}
 	select {
 	case <-b.done:
 		return b.err
@@ -454,6 +458,7 @@ func (l *Log) rotate(head Head) error {
 	if err := l.begin(head.Seq+1, head.Hash); err != nil {
 		return err
 	}
+	l.active().expect(old)
 	l.mu.Lock()
 	l.synced = head.Seq
 	l.mu.Unlock()

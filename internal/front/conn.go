@@ -264,6 +264,14 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Whole takes all that is left to read, in the connection's buffer: valid until
+// the handler returns.
+func (b *body) Whole() []byte {
+	rest := b.rest
+	b.rest = nil
+	return rest
+}
+
 func (b *body) Close() error {
 	b.rest = nil
 	return nil

@@ -43,7 +43,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if auth != nil && auth.Service == "ebs" {
 		limit = streamLimit
 	}
-	body, err := readBody(http.MaxBytesReader(w, r.Body, limit), r.ContentLength, limit)
+	body, err := readBody(w, r, limit)
 	if err != nil {
 		if s := service(auth, r, nil); s != nil {
 			svc = s
@@ -75,13 +75,18 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// readBody reads all of a body, of which length bytes are announced (-1: unknown).
-func readBody(r io.Reader, length, limit int64) ([]byte, error) {
-	if length < 0 || length > limit {
-		return io.ReadAll(r)
+// readBody is the whole body. Nothing keeps it when the call is over: what is
+// decoded from it is copied.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if in, ok := r.Body.(interface{ Whole() []byte }); ok && r.ContentLength <= limit { // the front has read it
+		return in.Whole(), nil
 	}
-	b := bytes.NewBuffer(make([]byte, 0, min(length, 64<<10)+bytes.MinRead))
-	_, err := b.ReadFrom(r)
+	body := http.MaxBytesReader(w, r.Body, limit)
+	if r.ContentLength < 0 || r.ContentLength > limit {
+		return io.ReadAll(body)
+	}
+	b := bytes.NewBuffer(make([]byte, 0, min(r.ContentLength, 64<<10)+bytes.MinRead))
+	_, err := b.ReadFrom(body)
 	return b.Bytes(), err
 }
 

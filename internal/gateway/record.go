@@ -154,6 +154,9 @@ func shown(v reflect.Value, sensitive []string) any {
 		if v.Len() == 0 {
 			return nil
 		}
+		if m, ok := v.Interface().(map[string]string); ok {
+			return m // such as an encryption context
+		}
 		m := make(map[string]any, v.Len())
 		for it := v.MapRange(); it.Next(); {
 			m[it.Key().String()] = shown(it.Value(), sensitive)

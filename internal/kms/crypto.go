@@ -269,6 +269,7 @@ func (s *Service) onDecrypt(ctx context.Context, tx *store.Tx, c *api.Call, in *
 	if err := s.checkTokens(tx, c); err != nil {
 		return nil, err
 	}
+	c.Prepared = &src // decrypt has the same snapshot and input
 	t, err := s.askLater(c, src.found, "Decrypt", func() map[string][]string {
 		k := s.about(src.found, c)
 		k.text("kms:EncryptionAlgorithm", algorithmOr(in.EncryptionAlgorithm))
@@ -287,9 +288,9 @@ func (s *Service) decrypt(ctx context.Context, tx *store.Tx, c *api.Call, in *km
 	if err != nil {
 		return nil, err
 	}
-	src, err := s.findSource(ctx, tx, c, in.KeyId, in.EncryptionAlgorithm, in.CiphertextBlob, ignore)
-	if err != nil {
-		return nil, err
+	src, ok := c.Prepared.(*source)
+	if !ok {
+		return nil, errors.New("kms: Decrypt without its target")
 	}
 	blob := in.CiphertextBlob
 	if ignore {

@@ -169,6 +169,15 @@ func (s *Service) findRef(ctx context.Context, tx *store.Tx, c *api.Call, r refe
 	return found{Key: k, alias: r.id}, nil
 }
 
+// accountOf is the account in an ARN.
+func accountOf(arn string) (account string, ok bool) {
+	for range 4 { // arn, partition, service, Region
+		_, arn, _ = strings.Cut(arn, ":")
+	}
+	account, _, ok = strings.Cut(arn, ":")
+	return account, ok
+}
+
 // note puts the key on the call's record.
 func note(c *api.Call, arns ...string) {
 	if c.Record == nil {
@@ -182,8 +191,8 @@ next:
 			}
 		}
 		account := c.Account
-		if p := strings.SplitN(arn, ":", 6); len(p) == 6 {
-			account = p[4]
+		if a, ok := accountOf(arn); ok {
+			account = a
 		}
 		kind := "AWS::KMS::Key"
 		if strings.Contains(arn, ":alias/") {

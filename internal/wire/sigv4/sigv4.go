@@ -16,6 +16,7 @@
 package sigv4
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
 	"net/url"
@@ -85,7 +86,7 @@ type Auth struct {
 	SessionToken  string        // "" for long-term keys
 	PayloadHash   string        // X-Amz-Content-Sha256, "" when absent
 
-	signature []byte
+	signature [sha256.Size]byte
 	stamp     string // the time as sent
 }
 
@@ -225,8 +226,15 @@ func parseQuery(r *http.Request) (*Auth, error) {
 }
 
 func (a *Auth) fill(credential, signed, signature, stamp string) error {
-	parts := strings.Split(credential, "/")
-	if len(parts) != 5 {
+	var parts [5]string
+	n := 0
+	for part := range strings.SplitSeq(credential, "/") {
+		if n < len(parts) {
+			parts[n] = part
+		}
+		n++
+	}
+	if n != len(parts) {
 		return incomplete("Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got '" + clip(credential) + "'.")
 	}
 	a.AccessKeyID, a.Date, a.Region, a.Service = parts[0], parts[1], parts[2], parts[3]
@@ -246,7 +254,9 @@ func (a *Auth) fill(credential, signed, signature, stamp string) error {
 	if a.Date != stamp[:8] {
 		return &Error{SignatureDoesNotMatch, "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '" + clip(a.Date) + "' != '" + stamp[:8] + "', from '" + stamp + "'."}
 	}
-	if a.signature, err = hex.DecodeString(signature); err != nil || len(a.signature) != 32 {
+	var digits [2 * sha256.Size]byte
+	copy(digits[:], signature)
+	if _, err := hex.Decode(a.signature[:], digits[:]); err != nil || len(signature) != len(digits) {
 		return incomplete("Signature must be 64 hexadecimal digits.")
 	}
 	a.SignedHeaders = make([]string, 0, strings.Count(signed, ";")+1)

@@ -157,7 +157,7 @@ func (v *Verifier) Verify(a *Auth, r *http.Request, body Body, secret []byte, no
 			b = a.appendStringToSign(b, b)
 			m := len(b)
 			b = key.sign(b, b[n:])
-			ok = hmac.Equal(b[m:], a.signature)
+			ok = hmac.Equal(b[m:], a.signature[:])
 			*scratch = b
 		}
 	}
