@@ -18,6 +18,7 @@ import (
 // version 2: the record's JSON; version 1: {"record": the same}.
 type outboxRow struct {
 	Record json.RawMessage `json:"record"`
+	entry  []byte          // in the index; nil when the row was read from etcd
 }
 
 func (r *outboxRow) AppendForm(b []byte) []byte { return append(b, r.Record...) }
@@ -62,7 +63,7 @@ func (l *Log) Outbox(tx *store.Tx, r *Record) error {
 		return fmt.Errorf("write the audit record of %s: %w", r.EventName, err)
 	}
 	key := fmt.Sprintf("%s/%020d-%s", l.cfg.Node, l.cfg.Clock.Now().UnixNano(), r.EventID)
-	return l.outbox.Put(tx, key, &outboxRow{Record: b})
+	return l.outbox.Put(tx, key, &outboxRow{Record: b, entry: appendEntry(nil, r)})
 }
 
 // Start reads the signing key and compares the log with the head pinned in the
@@ -254,11 +255,13 @@ func (l *Log) drain(ctx context.Context) (int, error) {
 	// Prepared before mu is taken, for which calls wait.
 	entries, leaves := make([][]byte, len(rows)), make([]Hash, len(rows))
 	for i, r := range rows {
-		rec, err := parseIndexed(r.Record)
-		if err != nil {
-			return 0, fmt.Errorf("outbox record %s cannot be read: %w", keys[i], err)
+		if entries[i], leaves[i] = r.entry, sha256.Sum256(r.Record); r.entry == nil {
+			rec, err := parseIndexed(r.Record)
+			if err != nil {
+				return 0, fmt.Errorf("outbox record %s cannot be read: %w", keys[i], err)
+			}
+			entries[i] = appendEntry(nil, rec)
 		}
-		entries[i], leaves[i] = appendEntry(nil, rec), sha256.Sum256(r.Record)
 	}
 	var last *batch
 	var lead bool

@@ -57,7 +57,9 @@ func newGroup(s *Store) *group {
 // a newer one than it read.
 func (g *group) commit(tx *Tx) (ok bool, err error) {
 	for full, w := range tx.writes {
-		if t := g.s.tables[tableOf(full)]; t != nil && !w.deleted {
+		if _, own := w.value.(Form); own {
+			w.stored = w.value
+		} else if t := g.s.tables[tableOf(full)]; t != nil && !w.deleted {
 			if w.stored, err = t.decode(w.raw); err != nil {
 				return false, fmt.Errorf("what is to be stored as %s cannot be read back: %w", full, err)
 			}

@@ -69,7 +69,8 @@ func (t *Table[T]) decode(raw []byte) (any, error) {
 	return v, nil
 }
 
-// Form is a record type (a pointer) with stored bytes of its own in the place of JSON.
+// Form is a record type (a pointer) with stored bytes of its own in the place of JSON. A
+// record that was put here may be found as it was put, with what its bytes do not hold.
 type Form interface {
 	// AppendForm appends the stored bytes, at least one, to b.
 	AppendForm(b []byte) []byte

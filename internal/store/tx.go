@@ -29,7 +29,7 @@ type Tx struct {
 type write struct {
 	raw     []byte
 	value   any
-	stored  any // raw decoded, as it becomes visible; set by group.commit
+	stored  any // what becomes visible: raw decoded, or a Form as it was put; set by group.commit
 	deleted bool
 }
 
