@@ -8,6 +8,8 @@ require filippo.io/mldsa v1.0.0
 
 require layeh.com/radius v0.0.0-20231213012653-1006025d24f8
 
+require github.com/go-jose/go-jose/v4 v4.1.9
+
 require (
 	github.com/aws/aws-sdk-go-v2 v1.48.0
 	github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream v1.7.26 // indirect

@@ -9,3 +9,12 @@ type Role struct {
 	MaxSession             int32 // seconds
 	Tags                   map[string]string
 }
+
+// IdentityProvider is an OpenID Connect or SAML provider of an account.
+type IdentityProvider struct {
+	ARN string
+	// Name is an OIDC issuer's URL without https:// and slash at the end.
+	Name                   string
+	ClientIDs, Thumbprints []string // OIDC
+	Metadata               string   // SAML
+}

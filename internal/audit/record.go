@@ -49,6 +49,8 @@ type UserIdentity struct {
 	UserName       string          `json:"userName,omitempty"`
 	SessionContext *SessionContext `json:"sessionContext,omitempty"`
 	InvokedBy      string          `json:"invokedBy,omitempty"` // "workspaces.amazonaws.com"
+	// IdentityProvider vouched for a WebIdentityUser or SAMLUser.
+	IdentityProvider string `json:"identityProvider,omitempty"`
 }
 
 // SessionContext describes the session of temporary credentials.

@@ -330,3 +330,20 @@ func (s *Service) listSAMLTags(_ context.Context, tx *store.Tx, c *api.Call, in 
 	}
 	return &iam.ListSAMLProviderTagsOutput{Tags: tags, IsTruncated: pg.more, Marker: pg.marker}, nil
 }
+
+// OIDCProvider is the account's provider for the issuer of a token, for STS.
+func (s *Service) OIDCProvider(tx *store.Tx, account, issuer string) *api.IdentityProvider {
+	name, ok := strings.CutPrefix(issuer, "https://")
+	name = strings.TrimSuffix(name, "/")
+	if !ok || name == "" {
+		return nil
+	}
+	return showProvider(s.providers.Get(tx, providerKey(account, oidcKind, name)))
+}
+
+func showProvider(p *provider) *api.IdentityProvider {
+	if p == nil {
+		return nil
+	}
+	return &api.IdentityProvider{ARN: p.arn(), Name: p.Name, ClientIDs: p.ClientIDs, Thumbprints: p.Thumbprints, Metadata: p.Metadata}
+}

@@ -24,6 +24,19 @@ func malformedPolicy(format string, args ...any) error {
 	return &types.MalformedPolicyDocumentException{Message: aws.String(fmt.Sprintf(format, args...))}
 }
 
+func invalidIdentity(format string, args ...any) error {
+	return &types.InvalidIdentityTokenException{Message: aws.String(fmt.Sprintf(format, args...))}
+}
+
+func expiredToken(format string, args ...any) error {
+	return &types.ExpiredTokenException{Message: aws.String(fmt.Sprintf(format, args...))}
+}
+
+// unreachable is an identity provider that does not answer; clients try again.
+func unreachable(why error) error {
+	return &types.IDPCommunicationErrorException{Message: aws.String("The identity provider that was asked to verify the token could not be reached: " + why.Error())}
+}
+
 func tooLarge(percent int) error {
 	return &types.PackedPolicyTooLargeException{Message: aws.String(fmt.Sprintf("Packed size of session policies and session tags consumes %d%% of allotted space.", percent))}
 }

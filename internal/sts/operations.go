@@ -26,6 +26,7 @@ func (s *Service) Operations() []api.Operation {
 	return []api.Operation{
 		api.NewView("sts", "GetCallerIdentity", s.getCallerIdentity, api.Open()),
 		api.NewUpdate("sts", "AssumeRole", s.assumeRole, api.On(s.onAssumeRole), api.Audited(assumeRoleRecord), api.Refuses("ProvidedContexts"), hidden, hands),
+		api.NewSteps("sts", "AssumeRoleWithWebIdentity", s.assumeRoleWithWebIdentity, api.Unsigned(), api.Audited(s.webIdentityRecord), api.Refuses("ProviderId"), hidden, hands),
 		api.NewUpdate("sts", "GetSessionToken", s.getSessionToken, api.Open(), hidden, hands),
 		api.NewUpdate("sts", "GetFederationToken", s.getFederationToken, api.On(s.onGetFederationToken), hidden, hands),
 		api.NewView("sts", "GetAccessKeyInfo", s.getAccessKeyInfo),
@@ -255,8 +256,12 @@ func (s *Service) getFederationToken(_ context.Context, tx *store.Tx, c *api.Cal
 	if err != nil {
 		return nil, err
 	}
+	packed := sc.packedSize()
+	if packed == nil {
+		packed = aws.Int32(0) // as AWS: always there, unlike AssumeRole's
+	}
 	return &sts.GetFederationTokenOutput{Credentials: cr.Credentials, FederatedUser: &types.FederatedUser{Arn: aws.String(p.ARN), FederatedUserId: aws.String(p.ID)},
-		PackedPolicySize: sc.packedSize(), SessionTokenSize: cr.size, SessionTokenUtilization: cr.utilization}, nil
+		PackedPolicySize: packed, SessionTokenSize: cr.size, SessionTokenUtilization: cr.utilization}, nil
 }
 
 func (s *Service) getAccessKeyInfo(_ context.Context, tx *store.Tx, _ *api.Call, in *sts.GetAccessKeyInfoInput) (*sts.GetAccessKeyInfoOutput, error) {

@@ -25,6 +25,8 @@ type Directory interface {
 	CheckMFA(tx *store.Tx, p *api.Principal, serial, code string) (bool, error)
 	// AccountOfKey is the account of an access key ID.
 	AccountOfKey(tx *store.Tx, accessKeyID string) (account string, ok bool)
+	// OIDCProvider is the account's provider for an issuer's URL, nil when there is none.
+	OIDCProvider(tx *store.Tx, account, issuer string) *api.IdentityProvider
 	// ManagedPolicyExists tells whether the account has or may use a managed policy.
 	ManagedPolicyExists(tx *store.Tx, account, arn string) bool
 }
@@ -48,6 +50,8 @@ type Service struct {
 	log      *slog.Logger
 	sealKeys *store.Table[sealKey]
 	opened   sync.Map // wrapped key → *secret.Bytes
+
+	idps keySets
 
 	mu       sync.Mutex
 	sessions map[[32]byte]*live // by SHA-256 of the token
