@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/workspaces"
 	wstypes "github.com/aws/aws-sdk-go-v2/service/workspaces/types"
 
@@ -68,4 +69,30 @@ func TestMigrate(t *testing.T) {
 	e.must(err)
 	e.awaitGone(now)
 	e.clean(e.key)
+}
+
+// TestTasksSurviveRestarts: an image and a migration that a restart of the server cuts
+// off are brought to their end by the next one, once each.
+func TestTasksSurviveRestarts(t *testing.T) {
+	e := newEstate(t)
+	id := e.plain("joe")
+	e.write(id, compute.RoleUser, "homedata")
+	out, err := e.WorkSpaces(e.admin).CreateWorkspaceImage(ctx, &workspaces.CreateWorkspaceImageInput{Name: aws.String("golden"), Description: aws.String("x"), WorkspaceId: &id})
+	e.must(err)
+	e.Restart()
+	ws := e.WorkSpaces(e.admin)
+	e.eventually("the image is available", func() bool { return e.image(ws, *out.ImageId).State == wstypes.WorkspaceImageStateAvailable })
+	e.awaitState(id, wstypes.WorkspaceStateAvailable)
+	m, err := ws.MigrateWorkspace(ctx, &workspaces.MigrateWorkspaceInput{SourceWorkspaceId: &id, BundleId: aws.String("wsb-standard1")})
+	e.must(err)
+	e.Restart()
+	e.awaitState(*m.TargetWorkspaceId, wstypes.WorkspaceStateAvailable)
+	e.awaitGone(id)
+	if got := e.read(*m.TargetWorkspaceId, compute.RoleUser); got != "homedata" {
+		t.Errorf("the user volume holds %q after the migration, want homedata", got)
+	}
+	snaps, err := ec2.NewFromConfig(e.Config()).DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{OwnerIds: []string{"self"}})
+	if err != nil || len(snaps.Snapshots) != 1 {
+		t.Errorf("%v, %v: want the image's one snapshot", snaps, err)
+	}
 }

@@ -140,6 +140,9 @@ var statusFilters = fields[*types.VolumeStatusItem]{
 		"event.event-type": func(v *types.VolumeStatusItem) []string {
 			return eachEvent(v, func(e *types.VolumeStatusEvent) string { return aws.ToString(e.EventType) })
 		},
+		"event.not-before": func(v *types.VolumeStatusItem) []string {
+			return eachEvent(v, func(e *types.VolumeStatusEvent) string { return timeText(e.NotBefore) })
+		},
 		"operator.managed":     func(v *types.VolumeStatusItem) []string { return flag(aws.ToBool(v.Operator.Managed)) },
 		"operator.principal":   func(v *types.VolumeStatusItem) []string { return one(aws.ToString(v.Operator.Principal)) },
 		"volume-status.status": func(v *types.VolumeStatusItem) []string { return one(string(v.VolumeStatus.Status)) },
@@ -158,6 +161,7 @@ var statusFilters = fields[*types.VolumeStatusItem]{
 			return out
 		},
 	},
+	absent: []string{"action.code", "action.description", "action.event-id", "event.not-after"},
 }
 
 func eachEvent(v *types.VolumeStatusItem, f func(*types.VolumeStatusEvent) string) []string {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -15,9 +16,11 @@ import (
 
 // fields are the filters of one kind of resource: the values that a resource has
 // under each filter name. tags, when not nil, adds tag:<key>, tag-key and tag-value.
+// absent are documented filters for what no resource here has: they match nothing.
 type fields[T any] struct {
-	of   map[string]func(T) []string
-	tags func(T) map[string]string
+	of     map[string]func(T) []string
+	absent []string
+	tags   func(T) map[string]string
 }
 
 // matcher checks the filters and returns a function that tells whether a resource
@@ -35,6 +38,8 @@ func (f fields[T]) matcher(filters []types.Filter) (func(T) bool, error) {
 		switch {
 		case f.of[name] != nil:
 			t.values = f.of[name]
+		case slices.Contains(f.absent, name):
+			t.values = func(T) []string { return nil }
 		case f.tags != nil && name == "tag-key":
 			t.values = func(r T) []string { return slices.Collect(maps.Keys(f.tags(r))) }
 		case f.tags != nil && name == "tag-value":
@@ -157,8 +162,14 @@ func cut[T any](p page, items []T, id func(*T) string) ([]T, *string) {
 	return items, aws.String(base64.RawURLEncoding.EncodeToString([]byte(tokenSum(p.operation, last) + " " + last)))
 }
 
-// one and flag make filter values.
+// one, number and flag make filter values.
 func one(v string) []string { return []string{v} }
+func number(n *int32) []string {
+	if n == nil {
+		return nil
+	}
+	return []string{strconv.Itoa(int(*n))}
+}
 func flag(b bool) []string {
 	if b {
 		return []string{"true"}

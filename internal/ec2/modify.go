@@ -195,15 +195,19 @@ func modificationOf(v *volume) *types.VolumeModification {
 }
 
 var modificationFilters = fields[*types.VolumeModification]{of: map[string]func(*types.VolumeModification) []string{
-	"modification-state":   func(m *types.VolumeModification) []string { return one(string(m.ModificationState)) },
-	"operator.managed":     func(m *types.VolumeModification) []string { return flag(aws.ToBool(m.Operator.Managed)) },
-	"operator.principal":   func(m *types.VolumeModification) []string { return one(aws.ToString(m.Operator.Principal)) },
-	"original-size":        func(m *types.VolumeModification) []string { return one(strconv.Itoa(int(*m.OriginalSize))) },
-	"target-size":          func(m *types.VolumeModification) []string { return one(strconv.Itoa(int(*m.TargetSize))) },
-	"original-volume-type": func(m *types.VolumeModification) []string { return one(string(m.OriginalVolumeType)) },
-	"target-volume-type":   func(m *types.VolumeModification) []string { return one(string(m.TargetVolumeType)) },
-	"start-time":           func(m *types.VolumeModification) []string { return one(timeText(m.StartTime)) },
-	"volume-id":            func(m *types.VolumeModification) []string { return one(*m.VolumeId) },
+	"modification-state":         func(m *types.VolumeModification) []string { return one(string(m.ModificationState)) },
+	"operator.managed":           func(m *types.VolumeModification) []string { return flag(aws.ToBool(m.Operator.Managed)) },
+	"operator.principal":         func(m *types.VolumeModification) []string { return one(aws.ToString(m.Operator.Principal)) },
+	"original-iops":              func(m *types.VolumeModification) []string { return number(m.OriginalIops) },
+	"target-iops":                func(m *types.VolumeModification) []string { return number(m.TargetIops) },
+	"originalMultiAttachEnabled": func(*types.VolumeModification) []string { return flag(false) },
+	"targetMultiAttachEnabled":   func(*types.VolumeModification) []string { return flag(false) },
+	"original-size":              func(m *types.VolumeModification) []string { return one(strconv.Itoa(int(*m.OriginalSize))) },
+	"target-size":                func(m *types.VolumeModification) []string { return one(strconv.Itoa(int(*m.TargetSize))) },
+	"original-volume-type":       func(m *types.VolumeModification) []string { return one(string(m.OriginalVolumeType)) },
+	"target-volume-type":         func(m *types.VolumeModification) []string { return one(string(m.TargetVolumeType)) },
+	"start-time":                 func(m *types.VolumeModification) []string { return one(timeText(m.StartTime)) },
+	"volume-id":                  func(m *types.VolumeModification) []string { return one(*m.VolumeId) },
 }}
 
 func (s *Service) describeModifications(_ context.Context, tx *store.Tx, c *api.Call, in *ec2.DescribeVolumesModificationsInput) (*ec2.DescribeVolumesModificationsOutput, error) {

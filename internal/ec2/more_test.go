@@ -298,6 +298,31 @@ func TestPlaces(t *testing.T) {
 	}
 	e.refused(e.person(), "DescribeVpcAttribute", &ec2.DescribeVpcAttributeInput{VpcId: aws.String("vpc-12345678"), Attribute: types.VpcAttributeNameEnableDnsSupport}, "InvalidVpcID.NotFound", "vpc-12345678")
 	e.refused(e.person(), "DescribeSubnets", &ec2.DescribeSubnetsInput{SubnetIds: []string{"subnet-0123456789abcdef0"}}, "InvalidSubnetID.NotFound", "subnet-0123456789abcdef0")
+	// Every documented filter is known, whether or not anything has a value for it.
+	one := func(name, value string) []types.Filter {
+		return []types.Filter{{Name: &name, Values: []string{value}}}
+	}
+	for name, want := range map[string]int{"owner-id=" + account: 1, "owner-id=444455556666": 0, "tenancy=host": 1, "launch-time=2026-*": 1, "image-id=ami-*": 0, "network-interface.vpc-id=*": 0, "root-device-type=ebs": 0,
+		"instance.group-name=default": 1, "operator.managed=false": 1, "reservation-id=r-*": 1} {
+		k, v, _ := strings.Cut(name, "=")
+		if got := len(must[ec2.DescribeInstancesOutput](e, "DescribeInstances", &ec2.DescribeInstancesInput{Filters: one(k, v)}).Reservations); got != want {
+			t.Errorf("instances with %s: %d, want %d", name, got, want)
+		}
+	}
+	for name, want := range map[string]int{"map-public-ip-on-launch=false": 3, "ipv6-native=true": 0, "available-ip-address-count=4091": 3, "outpost-arn=*": 0, "ipv6-cidr-block-association.state=*": 0} {
+		k, v, _ := strings.Cut(name, "=")
+		if got := len(must[ec2.DescribeSubnetsOutput](e, "DescribeSubnets", &ec2.DescribeSubnetsInput{Filters: one(k, v)}).Subnets); got != want {
+			t.Errorf("subnets with %s: %d, want %d", name, got, want)
+		}
+	}
+	if got := len(must[ec2.DescribeVpcsOutput](e, "DescribeVpcs", &ec2.DescribeVpcsInput{Filters: one("cidr-block-association.cidr-block", "172.31.*")}).Vpcs); got != 1 {
+		t.Errorf("VPCs by the block of an association: %d, want 1", got)
+	}
+	must[ec2.DescribeVolumeStatusOutput](e, "DescribeVolumeStatus", &ec2.DescribeVolumeStatusInput{Filters: one("action.code", "enable-volume-io")})
+	must[ec2.DescribeVolumesModificationsOutput](e, "DescribeVolumesModifications", &ec2.DescribeVolumesModificationsInput{Filters: one("target-iops", "3000")})
+	must[ec2.DescribeSecurityGroupsOutput](e, "DescribeSecurityGroups", &ec2.DescribeSecurityGroupsInput{Filters: one("egress.ip-permission.cidr", "*")})
+	must[ec2.DescribeRouteTablesOutput](e, "DescribeRouteTables", &ec2.DescribeRouteTablesInput{Filters: one("association.main", "true")})
+	e.refused(e.person(), "DescribeRouteTables", &ec2.DescribeRouteTablesInput{Filters: one("association.mainly", "true")}, "InvalidParameterValue", "association.mainly")
 	first := e.instance()
 	e.restart()
 	if second := e.instance(); first != second {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"slices"
 	"strings"
 
@@ -64,7 +65,7 @@ var zoneFilters = fields[*types.AvailabilityZone]{of: map[string]func(*types.Ava
 	"zone-id":       func(z *types.AvailabilityZone) []string { return one(*z.ZoneId) },
 	"zone-name":     func(z *types.AvailabilityZone) []string { return one(*z.ZoneName) },
 	"zone-type":     func(z *types.AvailabilityZone) []string { return one(*z.ZoneType) },
-}}
+}, absent: []string{"group-long-name", "message", "parent-zone-id", "parent-zone-name"}}
 
 func (s *Service) describeZones(_ context.Context, _ *store.Tx, c *api.Call, in *ec2.DescribeAvailabilityZonesInput) (*ec2.DescribeAvailabilityZonesOutput, error) {
 	match, err := zoneFilters.matcher(in.Filters)
@@ -210,31 +211,44 @@ func (s *Service) placeTags(tx *store.Tx, c *api.Call, id string) []types.Tag {
 	return []types.Tag{}
 }
 
+// eachDisk makes a filter value of every volume attached to an instance.
+func eachDisk(f func(m *types.InstanceBlockDeviceMapping) string) func(*types.Instance) []string {
+	return func(i *types.Instance) []string {
+		var out []string
+		for n := range i.BlockDeviceMappings {
+			out = append(out, f(&i.BlockDeviceMappings[n]))
+		}
+		return out
+	}
+}
+
 var instanceFilters = fields[*types.Instance]{
 	of: map[string]func(*types.Instance) []string{
-		"availability-zone":   func(i *types.Instance) []string { return one(*i.Placement.AvailabilityZone) },
-		"instance-id":         func(i *types.Instance) []string { return one(*i.InstanceId) },
-		"instance-state-name": func(i *types.Instance) []string { return one(string(i.State.Name)) },
-		"instance-state-code": func(*types.Instance) []string { return one("16") },
-		"instance-type":       func(i *types.Instance) []string { return one(string(i.InstanceType)) },
-		"subnet-id":           func(i *types.Instance) []string { return one(*i.SubnetId) },
-		"vpc-id":              func(i *types.Instance) []string { return one(*i.VpcId) },
-		"block-device-mapping.volume-id": func(i *types.Instance) []string {
-			var out []string
-			for _, m := range i.BlockDeviceMappings {
-				out = append(out, *m.Ebs.VolumeId)
-			}
-			return out
-		},
-		"block-device-mapping.device-name": func(i *types.Instance) []string {
-			var out []string
-			for _, m := range i.BlockDeviceMappings {
-				out = append(out, *m.DeviceName)
-			}
-			return out
-		},
+		"availability-zone":                func(i *types.Instance) []string { return one(*i.Placement.AvailabilityZone) },
+		"availability-zone-id":             func(i *types.Instance) []string { return one(*i.Placement.AvailabilityZoneId) },
+		"block-device-mapping.attach-time": eachDisk(func(m *types.InstanceBlockDeviceMapping) string { return timeText(m.Ebs.AttachTime) }),
+		"block-device-mapping.delete-on-termination": eachDisk(func(m *types.InstanceBlockDeviceMapping) string {
+			return flag(aws.ToBool(m.Ebs.DeleteOnTermination))[0]
+		}),
+		"block-device-mapping.device-name": eachDisk(func(m *types.InstanceBlockDeviceMapping) string { return *m.DeviceName }),
+		"block-device-mapping.status":      eachDisk(func(m *types.InstanceBlockDeviceMapping) string { return string(m.Ebs.Status) }),
+		"block-device-mapping.volume-id":   eachDisk(func(m *types.InstanceBlockDeviceMapping) string { return *m.Ebs.VolumeId }),
+		"ebs-optimized":                    func(i *types.Instance) []string { return flag(aws.ToBool(i.EbsOptimized)) },
+		"instance.group-id":                func(i *types.Instance) []string { return one(*i.SecurityGroups[0].GroupId) },
+		"instance.group-name":              func(i *types.Instance) []string { return one(*i.SecurityGroups[0].GroupName) },
+		"instance-id":                      func(i *types.Instance) []string { return one(*i.InstanceId) },
+		"instance-state-name":              func(i *types.Instance) []string { return one(string(i.State.Name)) },
+		"instance-state-code":              func(*types.Instance) []string { return one("16") },
+		"instance-type":                    func(i *types.Instance) []string { return one(string(i.InstanceType)) },
+		"launch-time":                      func(i *types.Instance) []string { return one(timeText(i.LaunchTime)) },
+		"operator.managed":                 func(*types.Instance) []string { return flag(false) },
+		"root-device-type":                 func(i *types.Instance) []string { return one(string(i.RootDeviceType)) },
+		"subnet-id":                        func(i *types.Instance) []string { return one(*i.SubnetId) },
+		"tenancy":                          func(i *types.Instance) []string { return one(string(i.Placement.Tenancy)) },
+		"vpc-id":                           func(i *types.Instance) []string { return one(*i.VpcId) },
 	},
-	tags: func(i *types.Instance) map[string]string { return tagMap(i.Tags) },
+	absent: instanceAbsent,
+	tags:   func(i *types.Instance) map[string]string { return tagMap(i.Tags) },
 }
 
 // describeInstances shows the host as the one instance of the account and region,
@@ -243,12 +257,16 @@ func (s *Service) describeInstances(ctx context.Context, tx *store.Tx, c *api.Ca
 	if _, err := pageOf("DescribeInstances", in.MaxResults, in.NextToken, 5, 1000, "instancesSet", in.InstanceIds); err != nil {
 		return nil, err
 	}
-	match, err := instanceFilters.matcher(in.Filters)
+	_ = in.IncludeManagedResources // desktops are WorkSpaces', not instances
+	h, err := s.thisHost(ctx)
 	if err != nil {
 		return nil, err
 	}
-	_ = in.IncludeManagedResources // desktops are WorkSpaces', not instances
-	h, err := s.thisHost(ctx)
+	reservation, filters := placeID("r", h.Seed, c.Account, c.Region, "host"), instanceFilters
+	filters.of = maps.Clone(filters.of)
+	filters.of["owner-id"] = func(*types.Instance) []string { return one(c.Account) }
+	filters.of["reservation-id"] = func(*types.Instance) []string { return one(reservation) }
+	match, err := filters.matcher(in.Filters)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +290,7 @@ func (s *Service) describeInstances(ctx context.Context, tx *store.Tx, c *api.Ca
 	})
 	out := &ec2.DescribeInstancesOutput{Reservations: []types.Reservation{}}
 	if match(&inst) {
-		out.Reservations = append(out.Reservations, types.Reservation{OwnerId: aws.String(c.Account), ReservationId: aws.String(placeID("r", h.Seed, c.Account, c.Region, "host")),
+		out.Reservations = append(out.Reservations, types.Reservation{OwnerId: aws.String(c.Account), ReservationId: aws.String(reservation),
 			Groups: []types.GroupIdentifier{}, Instances: []types.Instance{inst}})
 	}
 	return out, nil
@@ -283,7 +301,13 @@ var instanceStatusFilters = fields[*types.InstanceStatus]{of: map[string]func(*t
 	"instance-state-name":    func(i *types.InstanceStatus) []string { return one(string(i.InstanceState.Name)) },
 	"instance-status.status": func(i *types.InstanceStatus) []string { return one(string(i.InstanceStatus.Status)) },
 	"system-status.status":   func(i *types.InstanceStatus) []string { return one(string(i.SystemStatus.Status)) },
-}}
+
+	"availability-zone-id":         func(i *types.InstanceStatus) []string { return one(*i.AvailabilityZoneId) },
+	"instance-state-code":          func(*types.InstanceStatus) []string { return one("16") },
+	"instance-status.reachability": func(i *types.InstanceStatus) []string { return one(string(i.InstanceStatus.Details[0].Status)) },
+	"system-status.reachability":   func(i *types.InstanceStatus) []string { return one(string(i.SystemStatus.Details[0].Status)) },
+	"operator.managed":             func(*types.InstanceStatus) []string { return flag(false) },
+}, absent: []string{"attached-ebs-status.status", "event.code", "event.description", "event.instance-event-id", "event.not-after", "event.not-before", "event.not-before-deadline", "operator.principal"}}
 
 func (s *Service) describeInstanceStatus(ctx context.Context, _ *store.Tx, c *api.Call, in *ec2.DescribeInstanceStatusInput) (*ec2.DescribeInstanceStatusOutput, error) {
 	if _, err := pageOf("DescribeInstanceStatus", in.MaxResults, in.NextToken, 5, 1000, "instancesSet", in.InstanceIds); err != nil {
@@ -322,8 +346,13 @@ var vpcFilters = fields[*types.Vpc]{
 		"state":           func(v *types.Vpc) []string { return one(string(v.State)) },
 		"vpc-id":          func(v *types.Vpc) []string { return one(*v.VpcId) },
 		"dhcp-options-id": func(v *types.Vpc) []string { return one(aws.ToString(v.DhcpOptionsId)) },
+
+		"cidr-block-association.association-id": func(v *types.Vpc) []string { return one(*v.CidrBlockAssociationSet[0].AssociationId) },
+		"cidr-block-association.cidr-block":     func(v *types.Vpc) []string { return one(*v.CidrBlockAssociationSet[0].CidrBlock) },
+		"cidr-block-association.state":          func(v *types.Vpc) []string { return one(string(v.CidrBlockAssociationSet[0].CidrBlockState.State)) },
 	},
-	tags: func(v *types.Vpc) map[string]string { return tagMap(v.Tags) },
+	absent: ipv6Absent,
+	tags:   func(v *types.Vpc) map[string]string { return tagMap(v.Tags) },
 }
 
 const vpcBlock = "172.31.0.0/16"
@@ -372,17 +401,6 @@ func (s *Service) describeVpcAttribute(_ context.Context, _ *store.Tx, c *api.Ca
 	return out, nil
 }
 
-// routeTableFilters are known so that a misspelt one is refused; there is nothing to filter.
-var routeTableFilters = func() fields[*types.RouteTable] {
-	f := fields[*types.RouteTable]{of: map[string]func(*types.RouteTable) []string{}, tags: func(*types.RouteTable) map[string]string { return nil }}
-	for _, name := range []string{"association.gateway-id", "association.main", "association.route-table-association-id", "association.route-table-id", "association.subnet-id", "owner-id",
-		"route-table-id", "route.destination-cidr-block", "route.destination-ipv6-cidr-block", "route.destination-prefix-list-id", "route.egress-only-internet-gateway-id", "route.gateway-id",
-		"route.instance-id", "route.nat-gateway-id", "route.origin", "route.state", "route.transit-gateway-id", "route.vpc-peering-connection-id", "vpc-id"} {
-		f.of[name] = func(*types.RouteTable) []string { return nil }
-	}
-	return f
-}()
-
 // describeRouteTables: nothing is routed through the VPC, so it has no route table.
 func (s *Service) describeRouteTables(_ context.Context, _ *store.Tx, _ *api.Call, in *ec2.DescribeRouteTablesInput) (*ec2.DescribeRouteTablesOutput, error) {
 	if _, err := pageOf("DescribeRouteTables", in.MaxResults, in.NextToken, 5, 100, "routeTableIds", in.RouteTableIds); err != nil {
@@ -410,7 +428,13 @@ var subnetFilters = fields[*types.Subnet]{
 		"subnet-arn":           func(v *types.Subnet) []string { return one(*v.SubnetArn) },
 		"subnet-id":            func(v *types.Subnet) []string { return one(*v.SubnetId) },
 		"vpc-id":               func(v *types.Subnet) []string { return one(*v.VpcId) },
+
+		"available-ip-address-count": func(v *types.Subnet) []string { return number(v.AvailableIpAddressCount) },
+		"ipv6-native":                func(*types.Subnet) []string { return flag(false) },
+		"map-public-ip-on-launch":    func(v *types.Subnet) []string { return flag(aws.ToBool(v.MapPublicIpOnLaunch)) },
 	},
+	absent: append([]string{"customer-owned-ipv4-pool", "enable-dns64", "enable-lni-at-device-index", "map-customer-owned-ip-on-launch", "outpost-arn", "private-dns-name-options-on-launch.enable-resource-name-dns-a-record",
+		"private-dns-name-options-on-launch.enable-resource-name-dns-aaaa-record", "private-dns-name-options-on-launch.hostname-type"}, ipv6Absent...),
 	tags: func(v *types.Subnet) map[string]string { return tagMap(v.Tags) },
 }
 
@@ -455,7 +479,8 @@ var groupFilters = fields[*types.SecurityGroup]{
 		"owner-id":    func(g *types.SecurityGroup) []string { return one(*g.OwnerId) },
 		"vpc-id":      func(g *types.SecurityGroup) []string { return one(*g.VpcId) },
 	},
-	tags: func(g *types.SecurityGroup) map[string]string { return tagMap(g.Tags) },
+	absent: groupAbsent,
+	tags:   func(g *types.SecurityGroup) map[string]string { return tagMap(g.Tags) },
 }
 
 func (s *Service) describeSecurityGroups(_ context.Context, tx *store.Tx, c *api.Call, in *ec2.DescribeSecurityGroupsInput) (*ec2.DescribeSecurityGroupsOutput, error) {

@@ -649,7 +649,8 @@ var snapshotFilters = fields[*types.Snapshot]{
 		"volume-id":    func(n *types.Snapshot) []string { return one(*n.VolumeId) },
 		"volume-size":  func(n *types.Snapshot) []string { return one(strconv.Itoa(int(*n.VolumeSize))) },
 	},
-	tags: func(n *types.Snapshot) map[string]string { return tagMap(n.Tags) },
+	absent: []string{"transfer-type"},
+	tags:   func(n *types.Snapshot) map[string]string { return tagMap(n.Tags) },
 }
 
 func (s *Service) describeSnapshots(_ context.Context, tx *store.Tx, c *api.Call, in *ec2.DescribeSnapshotsInput) (*ec2.DescribeSnapshotsOutput, error) {
