@@ -95,8 +95,20 @@ func bury(t *testing.T, s *apptest.Server) *treasure {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.DS().CreateDirectory(ctx, &directoryservice.CreateDirectoryInput{Name: aws.String("corp.example.com"), Password: aws.String("Passw0rd-of-admin"), Size: dstypes.DirectorySizeSmall}); err != nil {
+	d, err := s.DS().CreateDirectory(ctx, &directoryservice.CreateDirectoryInput{Name: aws.String("corp.example.com"), Password: aws.String("Passw0rd-of-admin"), Size: dstypes.DirectorySizeSmall})
+	if err != nil {
 		t.Fatal(err)
+	}
+	var snap *directoryservice.CreateSnapshotOutput
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if snap == nil {
+			snap, err = s.DS().CreateSnapshot(ctx, &directoryservice.CreateSnapshotInput{DirectoryId: d.DirectoryId}) // once it is Active
+		} else if out, err := s.DS().DescribeSnapshots(ctx, &directoryservice.DescribeSnapshotsInput{SnapshotIds: []string{*snap.SnapshotId}}); err == nil && out.Snapshots[0].Status == dstypes.SnapshotStatusCompleted {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the directory has no snapshot: %v", err)
+		}
 	}
 	return &treasure{key: *k.KeyMetadata.KeyId, blob: e.CiphertextBlob, access: ak, session: tok}
 }
@@ -273,7 +285,7 @@ func TestRotateRootOnline(t *testing.T) {
 	}
 	old := f.ID
 	n, tables := under(t, s, old)
-	for _, want := range []string{"kms/key", "iam/access-key", "iam/mfa", "sts/seal-key", "directory/password", "audit/key"} {
+	for _, want := range []string{"kms/key", "iam/access-key", "iam/mfa", "sts/seal-key", "directory/password", "directory/snapshot-part", "audit/key"} {
 		if !slices.Contains(tables, want) {
 			t.Errorf("nothing in %s is under the root key: this test misses it", want)
 		}
