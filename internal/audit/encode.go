@@ -272,13 +272,21 @@ func appendAny(b []byte, v any) ([]byte, error) {
 
 const hexDigits = "0123456789abcdef"
 
+// asItIs has the bytes that stand for themselves in a JSON string.
+var asItIs = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c >= 0x20 && c != '"' && c != '\\' && c < utf8.RuneSelf
+	}
+	return t
+}()
+
 // appendString appends s as a JSON string. Bytes that are no UTF-8 become U+FFFD.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0
 	for i := 0; i < len(s); {
 		c := s[i]
-		if c >= 0x20 && c != '"' && c != '\\' && c < utf8.RuneSelf {
+		if asItIs[c] {
 			i++
 			continue
 		}

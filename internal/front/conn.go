@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -41,8 +42,10 @@ type conn struct {
 	raw    syscall.RawConn // of the socket, nil when there is none
 	remote string
 	tls    *tls.ConnectionState
-	ctx    context.Context
-	cancel context.CancelFunc
+	ctx    context.Context // of all requests
+
+	mu     sync.Mutex
+	cancel context.CancelFunc // ends the present request's context, nil between requests
 
 	// state is the phase, in the low bits, and the second in which it began. Only a
 	// successful swap changes it, so a connection that the watch closes for its time
@@ -113,7 +116,11 @@ func (c *conn) look(now uint32) {
 		}
 	case working:
 		if age > 0 && c.left() {
-			c.cancel()
+			c.mu.Lock()
+			if c.cancel != nil {
+				c.cancel()
+			}
+			c.mu.Unlock()
 		}
 	}
 }
@@ -133,13 +140,12 @@ func (c *conn) left() bool {
 }
 
 func (c *conn) serve() {
-	c.ctx, c.cancel = context.WithCancel(context.WithValue(context.WithValue(context.Background(), http.ServerContextKey, c.s.http), http.LocalAddrContextKey, c.rwc.LocalAddr()))
+	c.ctx = context.WithValue(context.WithValue(context.Background(), http.ServerContextKey, c.s.http), http.LocalAddrContextKey, c.rwc.LocalAddr())
 	over := false // to net/http
 	defer func() {
 		if p := recover(); p != nil && p != http.ErrAbortHandler {
 			c.s.logf("front: panic serving %v: %v\n%s", c.remote, p, debug.Stack())
 		}
-		c.cancel()
 		if !over {
 			c.rwc.Close()
 		}
@@ -277,11 +283,21 @@ func (b *body) Close() error {
 	return nil
 }
 
+func (c *conn) ends(cancel context.CancelFunc) {
+	c.mu.Lock()
+	c.cancel = cancel
+	c.mu.Unlock()
+}
+
 // answer runs the handler on the request in the buffer and sends its reply. It
 // returns whether the connection goes on.
 func (c *conn) answer(size int) bool {
 	ctx, cancel := context.WithCancel(c.ctx)
-	defer cancel()
+	c.ends(cancel)
+	defer func() {
+		c.ends(nil)
+		cancel()
+	}()
 	x := &exchange{url: url.URL{Path: "/"}, body: body{c.buf[size : size+c.head.length]}}
 	r := c.alike.WithContext(ctx) // a copy
 	r.URL, r.Header, r.Host, r.ContentLength = &x.url, c.head.header, c.head.host, int64(c.head.length)

@@ -117,11 +117,12 @@ func (h *head) add(line []byte) bool {
 		h.length = f.size
 		fallthrough
 	default:
-		if _, twice := h.header[f.key]; twice {
-			return false
-		}
+		before := len(h.header)
 		h.values[h.n] = f.value
 		h.header[f.key] = h.values[h.n : h.n+1 : h.n+1]
+		if len(h.header) == before {
+			return false // a header twice
+		}
 	}
 	h.n++
 	return true

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -99,18 +99,37 @@ const blobInfo = "sealdesk kms ciphertext 1"
 // blobAEAD derives the message key: HKDF-Expand (RFC 5869 section 2.3) of one
 // block, T(1) = HMAC(material, info ‖ 0x01).
 func blobAEAD(material *secret.Bytes, n []byte) (cipher.AEAD, error) {
-	h := hmac.New(sha256.New, material.Expose())
-	h.Write([]byte(blobInfo))
-	h.Write(n)
-	h.Write([]byte{1})
-	var k [32]byte
-	h.Sum(k[:0])
+	k := messageKey(material.Expose(), n)
 	defer secret.Zero(k[:])
 	block, err := aes.NewCipher(k[:])
 	if err != nil {
 		return nil, err
 	}
 	return cipher.NewGCM(block)
+}
+
+// messageKey is HMAC-SHA-256(material, blobInfo ‖ n ‖ 1) (RFC 2104), like crypto/hmac's,
+// which would leave copies of the padded key behind in memory. The material has 32 bytes and n has 32.
+func messageKey(material, n []byte) (k [32]byte) {
+	if len(material) != 32 || len(n) != 32 {
+		panic("kms: key material and N of a ciphertext have 32 bytes each")
+	}
+	var inner [sha256.BlockSize + len(blobInfo) + 33]byte
+	var outer [sha256.BlockSize + sha256.Size]byte
+	defer secret.Zero(inner[:sha256.BlockSize])
+	defer secret.Zero(outer[:sha256.BlockSize])
+	for i := range sha256.BlockSize {
+		inner[i], outer[i] = 0x36, 0x5c
+	}
+	subtle.XORBytes(inner[:], inner[:], material)
+	subtle.XORBytes(outer[:], outer[:], material)
+	message := inner[sha256.BlockSize:]
+	copy(message, blobInfo)
+	copy(message[len(blobInfo):], n)
+	message[len(message)-1] = 1
+	hash := sha256.Sum256(inner[:])
+	copy(outer[sha256.BlockSize:], hash[:])
+	return sha256.Sum256(outer[:])
 }
 
 func blobAAD(header []byte, context map[string]string) []byte {

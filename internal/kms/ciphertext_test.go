@@ -2,6 +2,8 @@ package kms
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -217,5 +219,20 @@ func BenchmarkDecryptGranted(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestMessageKey(t *testing.T) {
+	for range 100 {
+		material, n := make([]byte, 32), make([]byte, 32)
+		_, _ = rand.Read(material)
+		_, _ = rand.Read(n)
+		h := hmac.New(sha256.New, material)
+		h.Write([]byte(blobInfo))
+		h.Write(n)
+		h.Write([]byte{1})
+		if got, want := messageKey(material, n), h.Sum(nil); !bytes.Equal(got[:], want) {
+			t.Fatalf("messageKey(%x, %x) = %x, want %x", material, n, got, want)
+		}
 	}
 }

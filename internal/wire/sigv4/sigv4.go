@@ -100,14 +100,14 @@ func incomplete(msg string) error { return &Error{IncompleteSignature, msg} }
 // Parse reads the signature of a request. It fails with MissingAuthenticationToken when there is none, and
 // with IncompleteSignature when it is not of the form.
 func Parse(r *http.Request) (*Auth, error) {
-	header := r.Header.Get("Authorization")
+	header := first(r.Header, "Authorization")
 	presigned := strings.Contains(r.URL.RawQuery, "X-Amz-Signature=") || strings.Contains(r.URL.RawQuery, "X-Amz-Algorithm=")
 	var a *Auth
 	var err error
 	switch {
 	case header != "" && presigned:
 		return nil, incomplete("Only one way to sign is allowed; the request has an Authorization header and X-Amz-Signature in its query string.")
-	case len(r.Header.Values("Authorization")) > 1:
+	case len(r.Header["Authorization"]) > 1:
 		return nil, incomplete("The request has more than one Authorization header.")
 	case header != "":
 		a, err = parseHeader(r, header)
@@ -129,13 +129,21 @@ func Parse(r *http.Request) (*Auth, error) {
 			return nil, &Error{SignatureDoesNotMatch, "'" + name + "' must be a 'SignedHeader' in the AWS Authorization."}
 		}
 	}
-	if a.PayloadHash = r.Header.Get("X-Amz-Content-Sha256"); a.PayloadHash == "" && a.Presigned {
+	if a.PayloadHash = first(r.Header, "X-Amz-Content-Sha256"); a.PayloadHash == "" && a.Presigned {
 		a.PayloadHash = r.URL.Query().Get("X-Amz-Content-Sha256")
 	}
 	if strings.HasPrefix(a.PayloadHash, "STREAMING-") {
 		return nil, incomplete("X-Amz-Content-Sha256 '" + clip(a.PayloadHash) + "' is not supported here: send the SHA-256 of the body, or " + UnsignedPayload + " where the operation allows it.")
 	}
 	return a, nil
+}
+
+// first is Header.Get for a name in canonical form, which it does not check.
+func first(h http.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
 }
 
 // signs tells whether a header, in any case, is among the signed ones.
@@ -171,8 +179,8 @@ func parseHeader(r *http.Request, header string) (*Auth, error) {
 		seen[i] = true
 		*[]*string{&credential, &signed, &signature}[i] = v
 	}
-	stamp := r.Header.Get("X-Amz-Date")
-	date := r.Header.Get("Date")
+	stamp := first(r.Header, "X-Amz-Date")
+	date := first(r.Header, "Date")
 	var missing []string
 	for _, p := range []struct{ name, v string }{{"Credential", credential}, {"Signature", signature}, {"SignedHeaders", signed}} {
 		if p.v == "" {
@@ -185,7 +193,7 @@ func parseHeader(r *http.Request, header string) (*Auth, error) {
 	if missing != nil {
 		return nil, incomplete(strings.Join(missing, " "))
 	}
-	a := &Auth{SessionToken: r.Header.Get("X-Amz-Security-Token")}
+	a := &Auth{SessionToken: first(r.Header, "X-Amz-Security-Token")}
 	if stamp == "" {
 		t, err := http.ParseTime(date)
 		if err != nil {
