@@ -153,7 +153,7 @@ func (a *App) services(ctx context.Context, root keyring.Root) error {
 		return err
 	}
 	var desktops *workspaces.Service
-	directories, err := directory.New(directory.Config{Store: a.store, Clock: cfg.Clock, Root: root, Logger: cfg.Logger,
+	directories, err := directory.New(directory.Config{Store: a.store, Clock: cfg.Clock, Root: root, Logger: cfg.Logger, Zone: ec2.SubnetZone,
 		Registered: func(tx *store.Tx, account, region, id string) bool {
 			return desktops.Registered(tx, account, region, id)
 		}})

@@ -2,14 +2,18 @@ package app_test
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/directoryservice"
 	dstypes "github.com/aws/aws-sdk-go-v2/service/directoryservice/types"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/workspaces"
 	wstypes "github.com/aws/aws-sdk-go-v2/service/workspaces/types"
+
+	"github.com/sealdesk/sealdesk/internal/app/apptest"
 )
 
 // registered makes another directory, registered with WorkSpaces.
@@ -22,6 +26,28 @@ func (e *estate) registered(name string, selfService bool) string {
 		return err == nil
 	})
 	return *d.DirectoryId
+}
+
+// TestDirectoryInSubnets: a directory is in the Availability Zones of its subnets.
+func TestDirectoryInSubnets(t *testing.T) {
+	s := apptest.New(t)
+	subnets, err := ec2.NewFromConfig(s.Config()).DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	two := subnets.Subnets[1:]
+	d, err := s.DS().CreateDirectory(ctx, &directoryservice.CreateDirectoryInput{Name: aws.String("corp.example.com"), Password: aws.String("Adm1n-of-the-corp"), Size: dstypes.DirectorySizeSmall,
+		VpcSettings: &dstypes.DirectoryVpcSettings{VpcId: two[0].VpcId, SubnetIds: []string{*two[0].SubnetId, *two[1].SubnetId}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.DS().DescribeDirectories(ctx, &directoryservice.DescribeDirectoriesInput{DirectoryIds: []string{*d.DirectoryId}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.DirectoryDescriptions[0].VpcSettings.AvailabilityZones, []string{*two[0].AvailabilityZone, *two[1].AvailabilityZone}; !slices.Equal(got, want) {
+		t.Errorf("the directory is in %v, want %v", got, want)
+	}
 }
 
 // TestRegisteredDirectory: a directory shows every member that clients read, what is

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/directoryservice"
 	dstypes "github.com/aws/aws-sdk-go-v2/service/directoryservice/types"
@@ -58,8 +59,8 @@ func onMaybe[In any](s *Service, id func(*In) *string) api.Option {
 // controllers of a directory, as AWS runs them: one for each of its addresses.
 const controllers = 2
 
-func (d *directory) controllers() []dstypes.DomainController {
-	out := []dstypes.DomainController{}
+func (s *Service) controllersOf(d *directory) []dstypes.DomainController {
+	out, zones := []dstypes.DomainController{}, s.zones(d)
 	for i, ip := range d.DNSIPs {
 		h := sha256.Sum256([]byte("domain controller\x00" + d.ID + "\x00" + ip))
 		dc := dstypes.DomainController{DirectoryId: &d.ID, DomainControllerId: ptr("dc-" + hex.EncodeToString(h[:5])), DnsIpAddr: &d.DNSIPs[i], LaunchTime: &d.Launched,
@@ -74,15 +75,12 @@ func (d *directory) controllers() []dstypes.DomainController {
 			dc.Status = dstypes.DomainControllerStatusCreating
 		}
 		if d.VPCID != "" && i < len(d.SubnetIDs) {
-			dc.VpcId, dc.SubnetId, dc.AvailabilityZone = &d.VPCID, &d.SubnetIDs[i], ptr(d.Region+string(rune('a'+i)))
+			dc.VpcId, dc.SubnetId, dc.AvailabilityZone = &d.VPCID, &d.SubnetIDs[i], &zones[i]
 		}
 		out = append(out, dc)
 	}
 	slices.SortFunc(out, func(a, b dstypes.DomainController) int {
-		if *a.DomainControllerId < *b.DomainControllerId {
-			return -1
-		}
-		return 1
+		return strings.Compare(*a.DomainControllerId, *b.DomainControllerId)
 	})
 	return out
 }
@@ -98,7 +96,7 @@ func (s *Service) describeControllers(_ context.Context, tx *store.Tx, c *api.Ca
 		return nil, badToken()
 	}
 	out := &directoryservice.DescribeDomainControllersOutput{DomainControllers: []dstypes.DomainController{}}
-	all := d.controllers()
+	all := s.controllersOf(d)
 	for _, id := range in.DomainControllerIds {
 		if !slices.ContainsFunc(all, func(dc dstypes.DomainController) bool { return *dc.DomainControllerId == id }) {
 			return nil, &dstypes.EntityDoesNotExistException{Message: sprintf("Domain controller %s does not exist in directory %s.", id, d.ID)}

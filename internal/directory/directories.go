@@ -165,7 +165,19 @@ func (s *Service) describe(tx *store.Tx, d *directory) dstypes.DirectoryDescript
 	}
 	if d.VPCID != "" {
 		out.VpcSettings = &dstypes.DirectoryVpcSettingsDescription{VpcId: &d.VPCID, SubnetIds: d.SubnetIDs, SecurityGroupId: &d.SecurityGroup,
-			AvailabilityZones: []string{d.Region + "a", d.Region + "b"}}
+			AvailabilityZones: s.zones(d)}
+	}
+	return out
+}
+
+// zones are those of the directory's subnets; a subnet that is not known counts as one
+// of the region's first.
+func (s *Service) zones(d *directory) []string {
+	out := make([]string, len(d.SubnetIDs))
+	for i, id := range d.SubnetIDs {
+		if out[i] = s.cfg.Zone(d.Account, d.Region, id); out[i] == "" {
+			out[i] = d.Region + string(rune('a'+i))
+		}
 	}
 	return out
 }

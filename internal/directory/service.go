@@ -27,7 +27,9 @@ type Config struct {
 	// Registered tells whether WorkSpaces uses a directory, which then cannot be
 	// deleted. Nil: none is used.
 	Registered func(tx *store.Tx, account, region, directoryID string) bool
-	Logger     *slog.Logger
+	// Zone tells which Availability Zone a subnet is in, "" when it is not known. Nil: none is known.
+	Zone   func(account, region, subnetID string) string
+	Logger *slog.Logger
 }
 
 // Service is ds and ds-data.
@@ -56,6 +58,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.Registered == nil {
 		cfg.Registered = func(*store.Tx, string, string, string) bool { return false }
+	}
+	if cfg.Zone == nil {
+		cfg.Zone = func(string, string, string) string { return "" }
 	}
 	return &Service{cfg: cfg, tables: define(cfg.Store), hashing: make(chan struct{}, 2), guesses: guesses{m: map[string]*guess{}}}, nil
 }

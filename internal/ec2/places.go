@@ -169,6 +169,18 @@ func vpcID(c *api.Call) string { return placeID("vpc", "", c.Account, c.Region, 
 func subnetID(c *api.Call, zone string) string {
 	return placeID("subnet", "", c.Account, c.Region, zone)
 }
+
+// SubnetZone is the zone of one of the account's subnets, "" when there is no such subnet.
+func SubnetZone(account, region, subnet string) string {
+	c := &api.Call{Account: account, Region: region}
+	for _, z := range zonesOf(region) {
+		if subnetID(c, z) == subnet {
+			return z
+		}
+	}
+	return ""
+}
+
 func groupID(c *api.Call) string { return placeID("sg", "", c.Account, c.Region, "default") }
 
 // isPlace tells whether the ID is an instance, VPC, subnet or security group of the caller's.
