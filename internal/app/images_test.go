@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/workspaces"
 	wstypes "github.com/aws/aws-sdk-go-v2/service/workspaces/types"
 
+	"github.com/sealdesk/sealdesk/internal/app/apptest"
 	"github.com/sealdesk/sealdesk/internal/audit"
 	"github.com/sealdesk/sealdesk/internal/compute"
 )
@@ -155,9 +156,45 @@ func TestImages(t *testing.T) {
 		_, err := ws.UpdateWorkspaceImagePermission(ctx, &workspaces.UpdateWorkspaceImagePermissionInput{ImageId: &id, SharedAccountId: &with, AllowCopyImage: &allow})
 		return err
 	}
-	e.must(share("999988887777", true))
+	const guest = "999988887777"
+	_, accessKey, secretKey, err := e.App.CreateAccount(ctx, guest, "")
+	e.must(err)
+	theirs := e.WorkSpaces(apptest.Keys(accessKey, secretKey, ""))
+	take := func() (*workspaces.CopyWorkspaceImageOutput, error) {
+		return theirs.CopyWorkspaceImage(ctx, &workspaces.CopyWorkspaceImageInput{Name: aws.String("taken"), SourceImageId: &id, SourceRegion: aws.String(e.Config().Region)})
+	}
+	shared := func() int {
+		t.Helper()
+		out, err := theirs.DescribeWorkspaceImages(ctx, &workspaces.DescribeWorkspaceImagesInput{ImageType: wstypes.ImageTypeShared})
+		e.must(err)
+		return len(out.Images)
+	}
+	if _, err := take(); codeOf(err) != "ResourceNotFoundException" || shared() != 0 || e.image(theirs, id) != nil {
+		t.Errorf("another account sees or copies an image that is not shared: %v", err)
+	}
+	e.must(share(guest, true))
+	if shared() != 1 || e.image(theirs, id) == nil {
+		t.Error("the account it is shared with does not see the image")
+	}
+	for what, err := range map[string]error{"deletes": second(theirs.DeleteWorkspaceImage(ctx, &workspaces.DeleteWorkspaceImageInput{ImageId: &id})),
+		"shares on": second(theirs.UpdateWorkspaceImagePermission(ctx, &workspaces.UpdateWorkspaceImagePermissionInput{ImageId: &id, SharedAccountId: aws.String("111122223333"), AllowCopyImage: aws.Bool(true)}))} {
+		if codeOf(err) != "ResourceNotFoundException" {
+			t.Errorf("the account it is shared with %s the image: %v, want ResourceNotFoundException", what, err)
+		}
+	}
+	taken, err := take()
+	e.must(err)
+	e.eventually("their copy is available", func() bool { return e.image(theirs, *taken.ImageId).State == wstypes.WorkspaceImageStateAvailable })
+	if i := e.image(theirs, *taken.ImageId); *i.OwnerAccountId != guest {
+		t.Errorf("the copy is owned by %s, want %s", *i.OwnerAccountId, guest)
+	}
+	if e.image(ws, *taken.ImageId) != nil {
+		t.Error("the source's account sees the copy")
+	}
+	_, err = theirs.DeleteWorkspaceImage(ctx, &workspaces.DeleteWorkspaceImageInput{ImageId: taken.ImageId})
+	e.must(err)
 	p, err := ws.DescribeWorkspaceImagePermissions(ctx, &workspaces.DescribeWorkspaceImagePermissionsInput{ImageId: &id})
-	if err != nil || len(p.ImagePermissions) != 1 || *p.ImagePermissions[0].SharedAccountId != "999988887777" || *p.ImageId != id {
+	if err != nil || len(p.ImagePermissions) != 1 || *p.ImagePermissions[0].SharedAccountId != guest || *p.ImageId != id {
 		t.Errorf("permissions %+v, %v; want the account", p, err)
 	}
 	remove := func() error {
@@ -190,7 +227,7 @@ func TestImages(t *testing.T) {
 	if err := remove(); codeOf(err) != "ResourceAssociatedException" {
 		t.Errorf("deleting a shared image: %v, want ResourceAssociatedException", err)
 	}
-	e.must(share("999988887777", false))
+	e.must(share(guest, false))
 	e.must(remove())
 	if err := remove(); codeOf(err) != "ResourceNotFoundException" {
 		t.Errorf("deleting an image again: %v, want ResourceNotFoundException", err)
