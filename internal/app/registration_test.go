@@ -253,6 +253,39 @@ func TestConnectionAlias(t *testing.T) {
 	if _, err := ws.DeleteConnectionAlias(ctx, &workspaces.DeleteConnectionAliasInput{AliasId: &id}); codeOf(err) != "ResourceAssociatedException" {
 		t.Errorf("deleting a shared alias: %v, want ResourceAssociatedException", err)
 	}
+	// The other account may associate it with a directory of its own, and only it ends that.
+	_, accessKey, secretKey, err := e.App.CreateAccount(ctx, "999988887777", "")
+	e.must(err)
+	guest := apptest.Keys(accessKey, secretKey, "")
+	theirs := e.WorkSpaces(guest)
+	d, err := e.DS(guest).CreateDirectory(ctx, &directoryservice.CreateDirectoryInput{Name: aws.String("guest.example.com"), Password: aws.String("Adm1n-of-the-corp"), Size: dstypes.DirectorySizeSmall})
+	e.must(err)
+	e.eventually("their directory can be registered", func() bool {
+		_, err := theirs.RegisterWorkspaceDirectory(ctx, &workspaces.RegisterWorkspaceDirectoryInput{DirectoryId: d.DirectoryId})
+		return err == nil
+	})
+	if _, err := theirs.AssociateConnectionAlias(ctx, &workspaces.AssociateConnectionAliasInput{AliasId: &other, ResourceId: d.DirectoryId}); codeOf(err) != "ResourceNotFoundException" {
+		t.Errorf("another account associates an alias that is not shared: %v, want ResourceNotFoundException", err)
+	}
+	_, err = theirs.AssociateConnectionAlias(ctx, &workspaces.AssociateConnectionAliasInput{AliasId: &id, ResourceId: d.DirectoryId})
+	e.must(err)
+	if a := show().Associations[0]; a.AssociationStatus != "ASSOCIATED_WITH_SHARED_ACCOUNT" || *a.AssociatedAccountId != "999988887777" {
+		t.Errorf("the association is %+v, want one with the shared account", a)
+	}
+	if leads() {
+		t.Error("the name leads to the owner's directory")
+	}
+	if _, err := ws.DisassociateConnectionAlias(ctx, &workspaces.DisassociateConnectionAliasInput{AliasId: &id}); codeOf(err) != "OperationNotSupportedException" {
+		t.Errorf("the owner ends the other account's association: %v, want OperationNotSupportedException", err)
+	}
+	if err := permit("999988887777", false); codeOf(err) != "ResourceAssociatedException" {
+		t.Errorf("unsharing while associated: %v, want ResourceAssociatedException", err)
+	}
+	if _, err := theirs.DeleteConnectionAlias(ctx, &workspaces.DeleteConnectionAliasInput{AliasId: &id}); codeOf(err) != "ResourceNotFoundException" {
+		t.Errorf("the other account deletes the alias: %v, want ResourceNotFoundException", err)
+	}
+	_, err = theirs.DisassociateConnectionAlias(ctx, &workspaces.DisassociateConnectionAliasInput{AliasId: &id})
+	e.must(err)
 	e.must(permit("999988887777", false))
 	for _, a := range []string{id, other} {
 		_, err := ws.DeleteConnectionAlias(ctx, &workspaces.DeleteConnectionAliasInput{AliasId: &a})
