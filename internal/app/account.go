@@ -115,12 +115,17 @@ func (a *App) CreateAccount(ctx context.Context, id, alias string) (accountID, a
 	return a.iam.CreateAccount(ctx, id, alias)
 }
 
-// Used keeps the last-used dates of access keys and roles.
+// Used keeps the last-used dates of access keys and roles, and of services by
+// users and roles.
 func (i *identities) Used(p *api.Principal, service, region string, at time.Time) {
 	if p.Type == api.AssumedRole {
 		id, _, _ := strings.Cut(p.ID, ":")
 		i.iam.RoleUsed(p.Account, id, service, region, at)
+		i.iam.ServiceUsed(p.Account, id, service, region, at)
 		return
+	}
+	if p.Type == api.IAMUser {
+		i.iam.ServiceUsed(p.Account, p.ID, service, region, at)
 	}
 	if p.SessionIssued.IsZero() {
 		i.iam.Used(p.Account, p.AccessKeyID, service, region, at)

@@ -30,7 +30,9 @@
 //	iam/user, group, role, policy, profile
 //	                      account/name
 //	iam/access-key        account/AKIA…
-//	iam/last-used         account/AKIA… or account/AROA…
+//	iam/last-used         account/AKIA… or account/AROA…, and
+//	                      account/AIDA…/service or account/AROA…/service
+//	iam/access-report     account/job ID
 //	iam/mfa               account/name of the device
 //	iam/provider          account/oidc/host/path or account/saml/name
 //	iam/server-certificate

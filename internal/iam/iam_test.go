@@ -157,7 +157,7 @@ func TestAccessKeys(t *testing.T) {
 	}
 	e.st.Close()
 	e.start()
-	if _, ok := e.s.lastUse(e.st.Snapshot(), acct+"/"+*k2.AccessKeyId); !ok {
+	if _, ok := e.s.lastUse(e.st.Snapshot(), use{acct, *k2.AccessKeyId, ""}); !ok {
 		t.Error("the last-used date is gone after a restart")
 	}
 	if cred, err := e.s.Credential(context.Background(), *k2.AccessKeyId, "", e.clock.Now()); err != nil || string(cred.SecretAccessKey.Expose()) != *k2.SecretAccessKey {

@@ -113,7 +113,7 @@ func (s *Service) reportKeys(tx *store.Tx, account string, row, ids []string) []
 			continue
 		}
 		row = append(row, strconv.FormatBool(k.Active), stamp(k.Created))
-		if l, ok := s.lastUse(tx, account+"/"+k.ID); ok {
+		if l, ok := s.lastUse(tx, use{account, k.ID, ""}); ok {
 			row = append(row, stamp(l.Time), l.Region, l.Service)
 		} else {
 			row = append(row, "N/A", "N/A", "N/A")

@@ -58,7 +58,7 @@ func (s *Service) showRoleFully(tx *store.Tx, r *role) *types.Role {
 }
 
 func (s *Service) showRoleUse(tx *store.Tx, r *role) *types.RoleLastUsed {
-	l, ok := s.lastUse(tx, r.Account+"/"+r.ID)
+	l, ok := s.lastUse(tx, use{r.Account, r.ID, ""})
 	if !ok {
 		return &types.RoleLastUsed{}
 	}
@@ -212,7 +212,7 @@ func (s *Service) removeRole(tx *store.Tx, r *role) error {
 	if err := s.dropBoundary(tx, r.Account, &r.grants); err != nil {
 		return err
 	}
-	if err := s.used.Delete(tx, r.Account+"/"+r.ID); err != nil {
+	if err := s.forgetUses(tx, r.Account, r.ID); err != nil {
 		return err
 	}
 	return s.roles.Delete(tx, key(r.Account, r.Name))

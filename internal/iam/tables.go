@@ -186,7 +186,17 @@ type accessKey struct {
 	Wrapped     []byte
 }
 
-// lastUsed is when an access key or role was last used, to within useResolution.
+// accessReport is a job of GenerateServiceLastAccessedDetails. What it says is
+// looked up when it is asked for.
+type accessReport struct {
+	Account, ID, ARN string
+	By               string // unique ID of who asked for it
+	Actions          bool   // ACTION_LEVEL
+	Created          time.Time
+}
+
+// lastUsed is when an access key, a role, or a service by a user or role was last
+// used, to within useResolution.
 type lastUsed struct {
 	Time            time.Time
 	Service, Region string
@@ -259,6 +269,7 @@ type tables struct {
 	mfa         *store.Table[mfaDevice]
 	providers   *store.Table[provider]
 	serverCerts *store.Table[serverCertificate]
+	reportJobs  *store.Table[accessReport]
 
 	rolesByID *store.Index[role]
 	usersByID *store.Index[user]
@@ -284,6 +295,7 @@ func define(s *store.Store) tables {
 		mfa:         store.Define[mfaDevice](s, "iam/mfa", 1),
 		providers:   store.Define[provider](s, "iam/provider", 1),
 		serverCerts: store.Define[serverCertificate](s, "iam/server-certificate", 1),
+		reportJobs:  store.Define[accessReport](s, "iam/access-report", 1),
 	}
 	t.rolesByID = store.NewIndex(t.roles, func(_ string, r *role) []string { return []string{r.ID} })
 	t.usersByID = store.NewIndex(t.users, func(_ string, u *user) []string { return []string{u.ID} })

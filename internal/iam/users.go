@@ -255,6 +255,9 @@ func (s *Service) deleteUser(_ context.Context, tx *store.Tx, c *api.Call, in *i
 	if err := s.dropBoundary(tx, u.Account, &g); err != nil {
 		return nil, err
 	}
+	if err := s.forgetUses(tx, u.Account, u.ID); err != nil {
+		return nil, err
+	}
 	return &iam.DeleteUserOutput{}, s.users.Delete(tx, key(u.Account, u.Name))
 }
 
@@ -474,7 +477,7 @@ func (s *Service) getAccessKeyLastUsed(_ context.Context, tx *store.Tx, c *api.C
 	if u != nil {
 		out.UserName = aws.String(u.Name)
 	}
-	if l, ok := s.lastUse(tx, c.Account+"/"+id); ok {
+	if l, ok := s.lastUse(tx, use{c.Account, id, ""}); ok {
 		out.AccessKeyLastUsed = &types.AccessKeyLastUsed{LastUsedDate: aws.Time(l.Time), ServiceName: aws.String(l.Service), Region: aws.String(l.Region)}
 	}
 	return out, nil

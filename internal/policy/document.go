@@ -475,3 +475,25 @@ func (p *parser) resource(s *Statement, m, not *member, v *value, where string) 
 	}
 	return nil
 }
+
+// AllowsService tells whether a statement allows some action of a service, by its
+// prefix ("kms"). What other statements deny does not count.
+func (d *Document) AllowsService(service string) bool {
+	for _, s := range d.allow {
+		all := false // of the service's actions
+		for i := range s.actions {
+			a := &s.actions[i]
+			vendor, name, _ := strings.Cut(a.lower, ":")
+			if a.all || vendor == service {
+				if !s.notAction {
+					return true
+				}
+				all = all || a.all || a.prefix && name == ""
+			}
+		}
+		if s.notAction && !all {
+			return true
+		}
+	}
+	return false
+}
