@@ -343,8 +343,7 @@ func TestDeletionDestroys(t *testing.T) {
 		t.Fatal(err)
 	}
 	must[kms.DescribeKeyOutput](b, c, "DescribeKey", &kms.DescribeKeyInput{KeyId: k.KeyId})
-	v, _ := b.s.cache.m.Load(cacheKey{path(acct, region, *k.KeyId), *k.CurrentKeyMaterialId})
-	mem := v.(*loaded)
+	mem := b.s.keys.Get(b.st.Snapshot(), path(acct, region, *k.KeyId)).derived.mem.find(*k.CurrentKeyMaterialId)
 	b.clk.Advance(time.Second)
 	if err := b.s.Reap(context.Background()); err != nil {
 		t.Fatal(err)
@@ -407,8 +406,8 @@ func TestNothingPlainOnDisk(t *testing.T) {
 	g := must[kms.GenerateDataKeyOutput](b, c, "GenerateDataKey", &kms.GenerateDataKeyInput{KeyId: k.KeyId, KeySpec: "AES_256"})
 	canary := []byte("canary-5f0c1e7a-plaintext")
 	must[kms.EncryptOutput](b, c, "Encrypt", &kms.EncryptInput{KeyId: k.KeyId, Plaintext: canary})
-	v, _ := b.s.cache.m.Load(cacheKey{path(acct, region, *k.KeyId), *k.CurrentKeyMaterialId})
-	raw := v.(*loaded).raw.Expose()
+	mem := b.s.keys.Get(b.st.Snapshot(), path(acct, region, *k.KeyId)).derived.mem.find(*k.CurrentKeyMaterialId)
+	raw := mem.raw.Expose()
 	needles := map[string][]byte{"key material": raw, "data key": g.Plaintext, "plaintext": canary}
 	files, seen := 0, 0
 	err := filepath.Walk(b.dir, func(p string, fi os.FileInfo, err error) error {

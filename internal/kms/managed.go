@@ -67,7 +67,13 @@ func (s *Service) ensureManaged(ctx context.Context, tx *store.Tx, account, regi
 		k, err = s.makeManaged(tx, account, region, service)
 		return err
 	})
-	return k, err
+	if err != nil {
+		return nil, err
+	}
+	if stored := s.keys.Get(s.store.Snapshot(), k.path()); stored != nil {
+		k = stored
+	}
+	return k, nil
 }
 
 func (s *Service) makeManaged(tx *store.Tx, account, region, service string) (*Key, error) {

@@ -17,7 +17,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cloudflare/circl/kem/mlkem/mlkem512"
 	"github.com/cloudflare/circl/sign/mldsa/mldsa44"
@@ -292,34 +294,83 @@ func (s *Service) Wrapped() []keyring.Holder {
 // loaded is key material in memory. use holds mu while it works with it, forget
 // takes it alone to wipe.
 type loaded struct {
+	id      string // of the material
 	mu      sync.RWMutex
 	raw     *secret.Bytes
 	private any
 	gone    bool
 }
 
-// cache holds unwrapped material by key path and material ID.
-type cache struct{ m sync.Map } // cacheKey → *loaded
+// keyMem is what a process has in mind about a stored key: all versions of its
+// record have the same one, until the key is deleted.
+type keyMem struct {
+	materials atomic.Pointer[[]*loaded] // those in use; a list is not changed once it is here
+	used      atomic.Pointer[usage]     // the last use, nil when it is stored
+}
 
-type cacheKey struct{ path, material string }
+// find is the material in memory, nil for none.
+func (h *keyMem) find(id string) *loaded {
+	if list := h.materials.Load(); list != nil {
+		for _, l := range *list {
+			if l.id == id {
+				return l
+			}
+		}
+	}
+	return nil
+}
+
+// add puts l in memory, or returns what is there of the same material.
+func (h *keyMem) add(l *loaded) *loaded {
+	for {
+		old := h.materials.Load()
+		if there := h.find(l.id); there != nil {
+			return there
+		}
+		list := make([]*loaded, 0, 1)
+		if old != nil {
+			list = append(list, *old...)
+		}
+		list = append(list, l)
+		if h.materials.CompareAndSwap(old, &list) {
+			return l
+		}
+	}
+}
+
+// drop takes the material out of memory as it is.
+func (h *keyMem) drop(id string) {
+	for {
+		old := h.materials.Load()
+		if old == nil {
+			return
+		}
+		list := slices.DeleteFunc(slices.Clone(*old), func(l *loaded) bool { return l.id == id })
+		if h.materials.CompareAndSwap(old, &list) {
+			return
+		}
+	}
+}
 
 var errMaterialGone = errors.New("kms: key material was destroyed")
 
 // use calls f with the unwrapped material m of k.
 func (s *Service) use(k *Key, m *Material, f func(raw *secret.Bytes, private any) error) error {
-	ck := cacheKey{k.path(), m.ID}
-	v, ok := s.cache.m.Load(ck)
-	if !ok {
-		l, err := s.load(k, m)
+	mem := k.derived.mem
+	if mem == nil { // a record that is being edited: nothing is kept of it
+		mem = new(keyMem)
+		defer mem.forget(m.ID)
+	}
+	l := mem.find(m.ID)
+	if l == nil {
+		mine, err := s.load(k, m)
 		if err != nil {
 			return err
 		}
-		var raced bool
-		if v, raced = s.cache.m.LoadOrStore(ck, l); raced {
-			l.raw.Wipe()
+		if l = mem.add(mine); l != mine {
+			mine.raw.Wipe()
 		}
 	}
-	l := v.(*loaded)
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if l.gone {
@@ -336,7 +387,7 @@ func (s *Service) load(k *Key, m *Material) (*loaded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("unwrap the material of key %s: %w", k.ID, err)
 	}
-	l := &loaded{raw: raw}
+	l := &loaded{id: m.ID, raw: raw}
 	if k.asymmetric() {
 		if l.private, err = parsePrivate(k.Spec, raw); err != nil {
 			raw.Wipe()
@@ -348,48 +399,41 @@ func (s *Service) load(k *Key, m *Material) (*loaded, error) {
 
 // forget wipes a material from memory. A gravestone stays in its place, so that
 // a call that still holds the old record cannot load the material again.
-func (c *cache) forget(path, material string) {
-	v, ok := c.m.Swap(cacheKey{path, material}, &loaded{gone: true})
-	if !ok {
-		return
-	}
-	l := v.(*loaded)
+func (h *keyMem) forget(id string) {
+	l := h.add(&loaded{id: id, gone: true})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.gone = true
-	l.raw.Wipe()
-	l.private = nil
+	if !l.gone {
+		l.gone = true
+		l.raw.Wipe()
+		l.private = nil
+	}
 }
 
-// keyChanged keeps the cache in step with the store: material that is no longer
+// keyChanged keeps memory in step with the store: material that is no longer
 // stored is wiped, material that was imported again may be loaded again.
-func (c *cache) keyChanged(path string, old, new *Key) {
-	if old != nil {
-		for i := range old.Materials {
-			m := &old.Materials[i]
-			if len(m.Wrapped) == 0 {
-				continue
-			}
-			if new != nil {
-				if n := new.material(m.ID); n != nil && len(n.Wrapped) > 0 {
-					continue
-				}
-			}
-			c.forget(path, m.ID)
+func keyChanged(old, new *Key) {
+	if old == nil {
+		return
+	}
+	has := func(k *Key, id string) bool {
+		if k == nil {
+			return false
+		}
+		m := k.material(id)
+		return m != nil && len(m.Wrapped) > 0
+	}
+	for i := range old.Materials {
+		if id := old.Materials[i].ID; has(old, id) && !has(new, id) {
+			old.derived.mem.forget(id)
 		}
 	}
-	if new != nil {
-		for i := range new.Materials {
-			m := &new.Materials[i]
-			if len(m.Wrapped) == 0 {
-				continue
-			}
-			if old != nil {
-				if o := old.material(m.ID); o != nil && len(o.Wrapped) > 0 {
-					continue
-				}
-			}
-			c.m.Delete(cacheKey{path, m.ID})
+	if new == nil {
+		return
+	}
+	for i := range new.Materials {
+		if id := new.Materials[i].ID; has(new, id) && !has(old, id) {
+			new.derived.mem.drop(id)
 		}
 	}
 }

@@ -91,7 +91,6 @@ type Service struct {
 	byTarget *store.Index[Alias] // key path → alias paths
 	index    *grantIndex
 	counts   keyCounts
-	cache    cache
 	policies keyPolicies
 	used     usageTracker
 }
@@ -123,12 +122,12 @@ func New(cfg Config) (*Service, error) {
 	s.grants.OnChange(s.index.changed)
 	s.keys.OnChange(func(p string, old, new *Key) {
 		if new != nil {
-			new.settle(p, &s.policies)
+			new.settle(p, &s.policies, old)
 			if new.inStore() {
 				new.derived.link = s.links.at(new.storePath())
 			}
 		}
-		s.cache.keyChanged(p, old, new)
+		keyChanged(old, new)
 		s.counts.changed(p, old, new)
 		if old != nil {
 			s.policies.release(old.derived.policy)

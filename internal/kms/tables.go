@@ -49,12 +49,14 @@ type Key struct {
 type derived struct {
 	path, arn string
 	policy    *keyPolicy
+	mem       *keyMem
 	link      *link // of a key in a custom key store
 }
 
 // settle fills derived, and has the record share what it has in common with others
-// and with its own path p. Only the store's change hook calls it.
-func (k *Key) settle(p string, policies *keyPolicies) {
+// and with its own path p. old is the record it replaces, nil for none. Only the store's
+// change hook calls it.
+func (k *Key) settle(p string, policies *keyPolicies, old *Key) {
 	k.Account, k.Region, k.ID = splitPath(p)
 	for _, w := range []*string{&k.Spec, &k.Usage, &k.Origin, &k.State} {
 		*w = shared(*w)
@@ -63,6 +65,11 @@ func (k *Key) settle(p string, policies *keyPolicies) {
 		k.Materials[i].Status = shared(k.Materials[i].Status)
 	}
 	k.derived = derived{path: p, arn: keyARN(k.Account, k.Region, k.ID), policy: policies.hold(k.Policy)}
+	if old != nil {
+		k.derived.mem = old.derived.mem
+	} else {
+		k.derived.mem = new(keyMem)
+	}
 	k.Policy = k.derived.policy.text
 }
 

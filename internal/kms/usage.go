@@ -3,7 +3,6 @@ package kms
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -24,13 +23,16 @@ const (
 	usageGrace = 5 * time.Second
 )
 
-// usageTracker has the last use of each key that is yet to be stored.
-type usageTracker struct{ m sync.Map } // key path → *lastUse
+// usageTracker has the keys whose last use is yet to be stored.
+type usageTracker struct {
+	mu   sync.Mutex
+	keys []usedKey
+}
 
-// lastUse is stored once it has been written down, and is then no part of the tracker any more.
-type lastUse = atomic.Pointer[usage]
-
-var stored = new(usage)
+type usedKey struct {
+	path string
+	mem  *keyMem
+}
 
 // touch notes a successful cryptographic operation.
 func (t *usageTracker) touch(c *api.Call, k *Key, operation string) {
@@ -38,37 +40,24 @@ func (t *usageTracker) touch(c *api.Call, k *Key, operation string) {
 	if c.Record != nil {
 		u.EventID = c.Record.EventID
 	}
-	p := k.path()
-	for {
-		v, ok := t.m.Load(p)
-		if !ok {
-			v, _ = t.m.LoadOrStore(p, new(lastUse))
-		}
-		l := v.(*lastUse)
-		old := l.Load()
-		if old == stored {
-			t.m.CompareAndDelete(p, v)
-		} else if l.CompareAndSwap(old, u) {
-			return
-		}
+	// A record that is being made or edited has no memory; nobody uses one.
+	if mem := k.derived.mem; mem != nil && mem.used.Swap(u) == nil {
+		t.add(usedKey{k.path(), mem})
 	}
 }
 
-// get is the last use of a key that is yet to be stored, nil for none.
-func (t *usageTracker) get(path string) *usage {
-	if v, ok := t.m.Load(path); ok {
-		if u := v.(*lastUse).Load(); u != stored {
-			return u
-		}
-	}
-	return nil
+func (t *usageTracker) add(keys ...usedKey) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.keys = append(t.keys, keys...)
 }
 
-// done says that u has been stored. A later use stays to be stored.
-func (t *usageTracker) done(path string, u *usage) {
-	if v, ok := t.m.Load(path); ok && v.(*lastUse).CompareAndSwap(u, stored) {
-		t.m.CompareAndDelete(path, v)
-	}
+func (t *usageTracker) take() []usedKey {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	keys := t.keys
+	t.keys = nil
+	return keys
 }
 
 // writeUsage stores last uses until ctx ends, and what is left then.
@@ -94,50 +83,53 @@ func (s *Service) sleep(ctx context.Context, d time.Duration) bool {
 // saveUsage stores the last uses there are now, a batch at a time, as long as
 // pause, which is called between two batches, says so.
 func (s *Service) saveUsage(ctx context.Context, pause func() bool) {
-	var paths []string
-	s.used.m.Range(func(p, _ any) bool {
-		paths = append(paths, p.(string))
-		return true
-	})
-	for first := true; len(paths) > 0; first = false {
+	keys := s.used.take()
+	for first := true; len(keys) > 0; first = false {
 		if !first && !pause() {
-			return
+			break
 		}
-		part := paths[:min(usageBatch, len(paths))]
-		paths = paths[len(part):]
+		part := keys[:min(usageBatch, len(keys))]
 		uses := make([]*usage, len(part))
-		for i, p := range part {
-			uses[i] = s.used.get(p)
+		for i, k := range part {
+			uses[i] = k.mem.used.Load()
 		}
 		err := s.store.Update(ctx, func(tx *store.Tx) error {
-			for i, p := range part {
+			for i, k := range part {
 				u := uses[i]
-				if u == nil || s.keys.Get(tx, p) == nil {
+				if s.keys.Get(tx, k.path) == nil {
 					continue
 				}
-				if old := s.usages.Get(tx, p); old != nil && old.Time.After(u.Time) {
+				if old := s.usages.Get(tx, k.path); old != nil && old.Time.After(u.Time) {
 					continue
 				}
-				if err := s.usages.Put(tx, p, u); err != nil {
+				if err := s.usages.Put(tx, k.path, u); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 		if err != nil {
-			s.log.Warn("could not write down the last use of keys; it stays to be done", "keys", len(part)+len(paths), "err", err)
-			return
+			s.log.Warn("could not write down the last use of keys; it stays to be done", "keys", len(keys), "err", err)
+			break
 		}
-		for i, p := range part {
-			s.used.done(p, uses[i])
+		keys = keys[len(part):]
+		for i, k := range part {
+			if !k.mem.used.CompareAndSwap(uses[i], nil) {
+				s.used.add(k) // used again meanwhile
+			}
 		}
 	}
+	s.used.add(keys...)
 }
 
 // lastUse is the last use of the key that is known here, nil for none.
 func (s *Service) lastUse(tx *store.Tx, k *Key) *usage {
 	u := s.usages.Get(tx, k.path())
-	if l := s.used.get(k.path()); l != nil && (u == nil || l.Time.After(u.Time)) {
+	var l *usage
+	if k.derived.mem != nil {
+		l = k.derived.mem.used.Load()
+	}
+	if l != nil && (u == nil || l.Time.After(u.Time)) {
 		u = l
 	}
 	return u

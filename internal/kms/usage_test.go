@@ -21,7 +21,7 @@ func TestLastUsage(t *testing.T) {
 	}
 	must[kms.EncryptOutput](b, c, "Encrypt", &kms.EncryptInput{KeyId: k.KeyId, Plaintext: []byte("x")})
 	b.s.saveUsage(context.Background(), always)
-	if b.s.used.get(path(acct, region, *k.KeyId)) != nil {
+	if b.s.keys.Get(b.st.Snapshot(), path(acct, region, *k.KeyId)).derived.mem.used.Load() != nil || len(b.s.used.keys) != 0 {
 		t.Error("a last use that was stored is kept in memory still")
 	}
 	u := must[kms.GetKeyLastUsageOutput](b, c, "GetKeyLastUsage", &kms.GetKeyLastUsageInput{KeyId: k.KeyId}).KeyLastUsage
@@ -65,8 +65,7 @@ func TestUsagePace(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	b.s.writeUsage(ctx) // the service stops
-	left := 0
-	b.s.used.m.Range(func(any, any) bool { left++; return true })
+	left := len(b.s.used.keys)
 	if stored() != n || left != 0 {
 		t.Errorf("after the stop %d of %d keys are stored, %d are left in memory", stored(), n, left)
 	}
