@@ -124,6 +124,16 @@ func TestRegisteredDirectory(t *testing.T) {
 	if _, err := ws.ListAvailableManagementCidrRanges(ctx, &workspaces.ListAvailableManagementCidrRangesInput{ManagementCidrRangeConstraint: aws.String("10.0.0.0/8")}); codeOf(err) != "AccessDeniedException" {
 		t.Errorf("management ranges: %v, want AccessDeniedException", err)
 	}
+	for what, err := range map[string]error{
+		"an updated image": second(ws.CreateUpdatedWorkspaceImage(ctx, &workspaces.CreateUpdatedWorkspaceImageInput{Name: aws.String("x"), Description: aws.String("x"), SourceImageId: aws.String("wsi-123456789")})),
+		"a standby": second(ws.CreateStandbyWorkspaces(ctx, &workspaces.CreateStandbyWorkspacesInput{PrimaryRegion: aws.String("us-east-1"),
+			StandbyWorkspaces: []wstypes.StandbyWorkspace{{DirectoryId: &e.directory, PrimaryWorkspaceId: aws.String("ws-123456789")}}})),
+		"an import": second(ws.ImportWorkspaceImage(ctx, &workspaces.ImportWorkspaceImageInput{Ec2ImageId: aws.String("ami-12345678"), ImageName: aws.String("x"), ImageDescription: aws.String("x"), IngestionProcess: "BYOL_REGULAR"})),
+	} {
+		if codeOf(err) != "OperationNotSupportedException" {
+			t.Errorf("%s: %v, want OperationNotSupportedException", what, err)
+		}
+	}
 	id := e.launched("jane")
 	apps, err := ws.DescribeWorkspaceAssociations(ctx, &workspaces.DescribeWorkspaceAssociationsInput{WorkspaceId: &id, AssociatedResourceTypes: []wstypes.WorkSpaceAssociatedResourceType{"APPLICATION"}})
 	if err != nil || apps.Associations == nil || len(apps.Associations) != 0 {

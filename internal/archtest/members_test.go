@@ -93,7 +93,9 @@ var refusedWhole = map[string]string{
 // refusedAlways are operations that answer every call with an error, because the
 // thing they are about cannot exist here.
 var refusedAlways = []string{"kms:CreateCustomKeyStore", "kms:UpdateCustomKeyStore", "cloudtrail:CreateEventDataStore",
-	"workspaces:ModifyAccount", "workspaces:ListAvailableManagementCidrRanges"}
+	"workspaces:ModifyAccount", "workspaces:ListAvailableManagementCidrRanges", "workspaces:CreateUpdatedWorkspaceImage", "workspaces:ImportWorkspaceImage", "workspaces:CreateWorkspacesPool", "workspaces:CreateStandbyWorkspaces",
+	"ds:ConnectDirectory", "ds:CreateTrust", "ds:ShareDirectory", "ds:AddRegion", "ds:EnableLDAPS", "ds:RegisterCertificate", "ds:EnableClientAuthentication", "ds:CreateConditionalForwarder",
+	"ds:CreateLogSubscription", "ds:UpdateSettings", "ds:AddIpRoutes", "ds:RegisterEventTopic", "ds:StartSchemaExtension"}
 
 // oneValue reports whether t is an enumeration of a single value (DAYS): any other is
 // refused before the operation sees it, so that there is nothing to read.

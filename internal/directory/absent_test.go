@@ -65,6 +65,21 @@ func TestBesideADirectory(t *testing.T) {
 	refused(w, "EntityDoesNotExistException", "ds:DescribeTrusts", &ds.DescribeTrustsInput{TrustIds: []string{"t-0123456789"}})
 	refused(w, "InvalidNextTokenException", "ds:ListIpRoutes", &ds.ListIpRoutesInput{DirectoryId: &id, NextToken: aws.String("bogus")})
 
+	// What would make one of them is refused as its page says, and only to whom the directory is.
+	for code, ops := range map[string]map[string]any{
+		"UnsupportedOperationException": {"ds:CreateTrust": &ds.CreateTrustInput{DirectoryId: &id}, "ds:ShareDirectory": &ds.ShareDirectoryInput{DirectoryId: &id}, "ds:AddRegion": &ds.AddRegionInput{DirectoryId: &id},
+			"ds:EnableLDAPS": &ds.EnableLDAPSInput{DirectoryId: &id}, "ds:RegisterCertificate": &ds.RegisterCertificateInput{DirectoryId: &id}, "ds:UpdateSettings": &ds.UpdateSettingsInput{DirectoryId: &id},
+			"ds:EnableClientAuthentication": &ds.EnableClientAuthenticationInput{DirectoryId: &id}, "ds:CreateConditionalForwarder": &ds.CreateConditionalForwarderInput{DirectoryId: &id},
+			"ds:CreateLogSubscription": &ds.CreateLogSubscriptionInput{DirectoryId: &id}},
+		"ClientException":                 {"ds:AddIpRoutes": &ds.AddIpRoutesInput{DirectoryId: &id}, "ds:RegisterEventTopic": &ds.RegisterEventTopicInput{DirectoryId: &id}, "ds:StartSchemaExtension": &ds.StartSchemaExtensionInput{DirectoryId: &id}},
+		"DirectoryLimitExceededException": {"ds:ConnectDirectory": &ds.ConnectDirectoryInput{Name: aws.String("corp.example.com")}},
+		"EntityDoesNotExistException":     {"ds:CreateTrust": &ds.CreateTrustInput{DirectoryId: aws.String("d-0123456789")}},
+	} {
+		for op, in := range ops {
+			refused(w, code, op, in)
+		}
+	}
+
 	if err := refused(w, "ClientException", "ds:EnableSso", &ds.EnableSsoInput{DirectoryId: &simple}); err != nil && !strings.Contains(err.Error(), "An alias is required before enabling SSO. DomainId="+simple) {
 		t.Errorf("EnableSso without an alias: %v", err)
 	}

@@ -98,6 +98,7 @@ func (s *Service) Operations() []api.Operation {
 	}
 	ops = append(ops, s.absentOperations()...)
 	ops = append(ops, s.snapshotOperations()...)
+	ops = append(ops, s.refusedOperations()...)
 	return append(ops, s.dataOperations()...)
 }
 

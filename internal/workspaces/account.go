@@ -30,6 +30,10 @@ func (s *Service) accountOperations() []api.Operation {
 		api.NewView(name, "ListAccountLinks", s.listAccountLinks),
 		api.NewView(name, "GetAccountLink", s.getAccountLink),
 		api.NewView(name, "DescribeWorkspacesPools", s.describePools),
+		never[workspaces.CreateWorkspacesPoolInput, workspaces.CreateWorkspacesPoolOutput]("CreateWorkspacesPool", "WorkSpaces Pools are not available here: a desktop belongs to one user."),
+		never[workspaces.CreateStandbyWorkspacesInput, workspaces.CreateStandbyWorkspacesOutput]("CreateStandbyWorkspaces", "Standby WorkSpaces in a second region are not available here."),
+		never[workspaces.CreateUpdatedWorkspaceImageInput, workspaces.CreateUpdatedWorkspaceImageOutput]("CreateUpdatedWorkspaceImage", "Only Windows images can be updated by WorkSpaces; update a WorkSpace and create an image of it."),
+		never[workspaces.ImportWorkspaceImageInput, workspaces.ImportWorkspaceImageOutput]("ImportWorkspaceImage", "Importing Windows images (BYOL) is not available here; the desktop image is given to the server."),
 		api.NewView(name, "DescribeApplications", s.describeApplications),
 		api.NewView(name, "DescribeApplicationAssociations", s.describeApplicationAssociations,
 			onOne("workspaceapplication", func(in any) *string { return in.(*workspaces.DescribeApplicationAssociationsInput).ApplicationId })),
@@ -40,6 +44,11 @@ func (s *Service) accountOperations() []api.Operation {
 		api.NewView(name, "DescribeWorkspaceAssociations", s.describeWorkspaceAssociations,
 			onOne("workspace", func(in any) *string { return in.(*workspaces.DescribeWorkspaceAssociationsInput).WorkspaceId })),
 	}
+}
+
+// never makes an operation that is refused for the reason, to whoever may call it.
+func never[In, Out any](operation, reason string) api.Operation {
+	return api.NewUpdate(name, operation, func(context.Context, *store.Tx, *api.Call, *In) (*Out, error) { return nil, notAvailable(reason) })
 }
 
 func (s *Service) describeAccount(_ context.Context, _ *store.Tx, _ *api.Call, _ *workspaces.DescribeAccountInput) (*workspaces.DescribeAccountOutput, error) {
