@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/spf13/cobra"
 )
 
@@ -38,7 +39,7 @@ func (c *client) flags(cmd *cobra.Command) {
 
 // config resolves endpoint, region and credentials.
 func (c *client) config(ctx context.Context) (aws.Config, error) {
-	var opts []func(*config.LoadOptions) error
+	opts := []func(*config.LoadOptions) error{config.WithEC2IMDSClientEnableState(imds.ClientDisabled)} // not AWS's machine
 	if c.profile != "" {
 		opts = append(opts, config.WithSharedConfigProfile(c.profile))
 	}

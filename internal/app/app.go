@@ -72,6 +72,13 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
+	lock, err := durable.Lock(filepath.Join(cfg.DataDir, "LOCK"))
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, fmt.Errorf("another sealdesk serve runs on %s: stop it first, or give this one a data directory of its own (--data-dir)", cfg.DataDir)
+	} else if err != nil {
+		return nil, fmt.Errorf("lock the data directory: %w", err)
+	}
+	a.close = append(a.close, lock.Close)
 	if a.tls, err = cfg.tlsConfig(); err != nil {
 		return nil, err
 	}

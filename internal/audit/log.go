@@ -206,13 +206,9 @@ func Open(cfg Config) (*Log, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the audit directory: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(cfg.Dir, "LOCK"), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := durable.Lock(filepath.Join(cfg.Dir, "LOCK"))
 	if err != nil {
-		return nil, fmt.Errorf("open the audit lock: %w", err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("lock the audit log %s: %w (is another sealdesk using it?)", cfg.Dir, err)
+		return nil, fmt.Errorf("lock the audit log: %w", err)
 	}
 	l := &Log{cfg: cfg, log: cfg.Logger, lock: lock, cur: &batch{}, wake: make(chan struct{}, 1), full: make(chan struct{}, 1), quit: make(chan struct{}), appended: map[string]bool{}}
 	if err := l.recover(); err != nil {

@@ -1,12 +1,37 @@
 // Package durable writes files so that they survive a power cut: the bytes are
-// synced before the name appears, and the directory after.
+// synced before the name appears, and the directory after. It also has the lock that
+// keeps a directory to one process.
 package durable
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
+
+// ErrLocked: another process, or another part of this one, holds the lock.
+var ErrLocked = errors.New("locked by another process")
+
+// Lock takes the lock of the file path, which it makes when it is not there, until
+// the file that it returns is closed or the process ends, however it ends. It does not wait.
+func Lock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return f, nil
+	}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = ErrLocked
+	}
+	return nil, fmt.Errorf("%s: %w", path, err)
+}
 
 // WriteFile replaces path atomically with data: after it returns nil the new
 // contents are on stable storage, and at every moment before path holds either

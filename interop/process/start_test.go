@@ -89,6 +89,14 @@ func TestStart(t *testing.T) {
 	if _, err := sts.NewFromConfig(s.config(aws.Credentials{AccessKeyID: id, SecretAccessKey: key})).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{}); err != nil {
 		t.Errorf("the root credentials after a restart: %v", err)
 	}
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := exec.Command(bin, "serve", "--data-dir", data, "--listen", "127.0.0.1:0").CombinedOutput()
+	if err == nil || !strings.Contains(string(second), "another sealdesk serve runs on "+data) {
+		t.Errorf("a second server on the directory: %v, %s; want a refusal that says so", err, second)
+	}
 }
 
 // TestPlainHTTPOnLoopbackOnly: elsewhere TLS is served, with a certificate of a CA
