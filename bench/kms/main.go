@@ -4,7 +4,7 @@
 // gets the very same requests. The two alternate within every round; ratios are of
 // one round, and medians of the rounds are printed.
 //
-//	go run ./bench/kms [-quick] [-rounds 5] [-seconds 1] [-keys 100000] [-grants 50000] [-only substring] [-lean] [-server FILE] [-dir DIR]
+//	go run ./bench/kms [-quick] [-rounds 5] [-seconds 1] [-keys 100000] [-grants 50000] [-only substring] [-lean] [-server FILE] [-before FILE] [-dir DIR]
 //
 // Four servers run side by side: 10 keys and 10 grants with each record synced
 // before the reply (fsynced, the default), the same with records written and not
@@ -34,6 +34,7 @@ type options struct {
 	seconds              float64
 	quick                bool
 	only, server, dir    string
+	before               string
 	profile              string
 	lean                 bool
 }
@@ -47,6 +48,7 @@ func main() {
 	flag.BoolVar(&o.quick, "quick", false, "3 rounds, a tenth of the keys and grants, no rows of one connection but Decrypt's; under two minutes")
 	flag.StringVar(&o.only, "only", "", "rows whose text contains this, for example 'Decrypt 128 fsynced'")
 	flag.StringVar(&o.server, "server", "", "sealdesk binary (default: built from this source)")
+	flag.StringVar(&o.before, "before", "", "another sealdesk binary, measured in the same rounds: for what a change is worth on a machine that is not quiet")
 	flag.StringVar(&o.dir, "dir", "", "directory for the servers' data (default: a temporary one)")
 	flag.StringVar(&o.profile, "profile", "", "write CPU profiles of the servers to FILE.NAME")
 	flag.BoolVar(&o.lean, "lean", false, "a client that writes and reads the bytes of HTTP itself, instead of net/http's: more calls a second from the same cores, and lower ratios")
@@ -63,6 +65,9 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// before marks the server of -before.
+const before = ", before"
 
 // rows is what is measured.
 func rows(quick bool) []row {
@@ -103,6 +108,9 @@ func bench(o options) error {
 		if !strings.Contains(r.title(), o.only) {
 			continue
 		}
+		if o.before != "" && len(r.servers) == 1 {
+			r.servers = append(r.servers, r.servers[0]+before)
+		}
 		plan = append(plan, r)
 		for _, s := range r.servers {
 			needed[s] = true
@@ -122,7 +130,8 @@ func bench(o options) error {
 	}
 	defer nothing.stop()
 	fixtures := map[string]*fixture{}
-	for _, f := range []*fixture{{name: "fsynced", nkeys: 10, ngrants: 10}, {name: "written", nkeys: 10, ngrants: 10}, {name: "many keys", nkeys: o.keys, ngrants: 10}, {name: "many grants", nkeys: 10, ngrants: o.grants}} {
+	for _, f := range []*fixture{{name: "fsynced", nkeys: 10, ngrants: 10}, {name: "written", nkeys: 10, ngrants: 10}, {name: "many keys", nkeys: o.keys, ngrants: 10}, {name: "many grants", nkeys: 10, ngrants: o.grants},
+		{name: "fsynced" + before, nkeys: 10, ngrants: 10}, {name: "written" + before, nkeys: 10, ngrants: 10}} {
 		if !needed[f.name] {
 			continue
 		}
@@ -137,7 +146,7 @@ func bench(o options) error {
 	}
 	fmt.Printf("%d rounds of %.1f s, %d cores; one append of 1200 bytes with fdatasync here: %d µs; signing a request: %.1f µs of the generator's time\n", o.rounds, o.seconds, runtime.NumCPU(), synced.Microseconds(), float64(signingTime().Nanoseconds())/1000)
 	fmt.Printf("many keys: %d; many grants: %d on one key. Medians of the rounds; × is to the handler that does nothing, in the same round.\n\n", o.keys, o.grants)
-	fmt.Printf("%-32s %5s %-12s %8s %5s  %13s %13s %13s  %8s %8s %6s\n", "", "conns", "server", "calls/s", "×", "p50 ms (×)", "p99 ms (×)", "p99.9 ms (×)", "CPU/call", "own CPU", "RSS")
+	fmt.Printf("%-32s %5s %-15s %8s %5s  %13s %13s %13s  %8s %8s %6s\n", "", "conns", "server", "calls/s", "×", "p50 ms (×)", "p99 ms (×)", "p99.9 ms (×)", "CPU/call", "own CPU", "RSS")
 	for _, r := range plan {
 		if err := measure(o, r, nothing, fixtures); err != nil {
 			return fmt.Errorf("%s: %w", r.title(), err)
@@ -157,12 +166,16 @@ func (r row) title() string {
 
 // serve starts the fixture's server.
 func (f *fixture) serve(dir string, o options) (err error) {
-	data := filepath.Join(dir, strings.ReplaceAll(f.name, " ", "-"))
+	data := filepath.Join(dir, strings.NewReplacer(" ", "-", ",", "").Replace(f.name))
 	if err := os.Mkdir(data, 0o700); err != nil {
 		return err
 	}
 	argv := []string{o.server, "serve", "--data-dir", data, "--listen", "127.0.0.1:0"}
-	if f.name == "written" {
+	name, old := strings.CutSuffix(f.name, before)
+	if old {
+		argv[0] = o.before
+	}
+	if name == "written" {
 		argv = append(argv, "--audit-written")
 	}
 	if o.profile != "" {
@@ -253,7 +266,7 @@ func measure(o options, r row, nothing *process, fixtures map[string]*fixture) e
 		p50, r50 := of(func(r *result) time.Duration { return r.p50 })
 		p99, r99 := of(func(r *result) time.Duration { return r.p99 })
 		p999, r999 := of(func(r *result) time.Duration { return r.p999 })
-		fmt.Printf("%-32s %5d %-12s %8.0f %5.2f  %6.2f (%4.1f) %6.2f (%4.1f) %6.2f (%4.1f)  %5.1f µs %5.1f µs %3d MB\n", op, r.conns, x.name, median(rate), median(ratio), p50, r50, p99, r99, p999, r999, median(cpu), median(own), x.p.memory())
+		fmt.Printf("%-32s %5d %-15s %8.0f %5.2f  %6.2f (%4.1f) %6.2f (%4.1f) %6.2f (%4.1f)  %5.1f µs %5.1f µs %3d MB\n", op, r.conns, x.name, median(rate), median(ratio), p50, r50, p99, r99, p999, r999, median(cpu), median(own), x.p.memory())
 	}
 	return nil
 }
