@@ -8,7 +8,12 @@ require filippo.io/mldsa v1.0.0
 
 require layeh.com/radius v0.0.0-20231213012653-1006025d24f8
 
-require github.com/go-jose/go-jose/v4 v4.1.9
+require (
+	github.com/beevik/etree v1.7.0
+	github.com/go-jose/go-jose/v4 v4.1.9
+	github.com/mattermost/xml-roundtrip-validator v0.1.0
+	github.com/russellhaering/goxmldsig v1.6.1
+)
 
 require (
 	github.com/aws/aws-sdk-go-v2 v1.48.0

@@ -341,6 +341,15 @@ func (s *Service) OIDCProvider(tx *store.Tx, account, issuer string) *api.Identi
 	return showProvider(s.providers.Get(tx, providerKey(account, oidcKind, name)))
 }
 
+// SAMLProvider is the account's SAML provider of that ARN, for STS.
+func (s *Service) SAMLProvider(tx *store.Tx, account, arn string) *api.IdentityProvider {
+	p := s.provider(tx, account, arn)
+	if p == nil || p.Kind != samlKind {
+		return nil
+	}
+	return showProvider(p)
+}
+
 func showProvider(p *provider) *api.IdentityProvider {
 	if p == nil {
 		return nil

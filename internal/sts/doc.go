@@ -5,18 +5,17 @@
 //
 //   - Nothing is stored for a session. The session token is the session, sealed;
 //     any node of the installation opens it, and no one else can make or read one.
-//
 //   - A session ends at its expiry, and earlier when its user or role is deleted,
 //     even if another of the same name is made.
-//
 //   - What a session may do is decided anew at every call: policies, boundary and
 //     tags are those of the user or role at that moment.
-//
 //   - AssumeRoleWithWebIdentity believes a token only when its signature is by a key
 //     that the issuer publishes, fetched over HTTPS from a server that a CA of this
 //     host or a thumbprint of the account's OIDC provider vouches for; it is asked
 //     only for providers that an account has made. Of the providers that need no
 //     record in AWS (Google, Facebook, Amazon, Cognito) no token is taken.
+//   - AssumeRoleWithSAML reads of a response only what a certificate of the
+//     provider's metadata signed. Encrypted assertions are not taken.
 //
 // # Session token, version 1
 //

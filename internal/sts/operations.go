@@ -27,6 +27,7 @@ func (s *Service) Operations() []api.Operation {
 		api.NewView("sts", "GetCallerIdentity", s.getCallerIdentity, api.Open()),
 		api.NewUpdate("sts", "AssumeRole", s.assumeRole, api.On(s.onAssumeRole), api.Audited(assumeRoleRecord), api.Refuses("ProvidedContexts"), hidden, hands),
 		api.NewSteps("sts", "AssumeRoleWithWebIdentity", s.assumeRoleWithWebIdentity, api.Unsigned(), api.Audited(s.webIdentityRecord), api.Refuses("ProviderId"), hidden, hands),
+		api.NewUpdate("sts", "AssumeRoleWithSAML", s.assumeRoleWithSAML, api.Unsigned(), api.Audited(s.samlRecord), hidden, hands),
 		api.NewUpdate("sts", "GetSessionToken", s.getSessionToken, api.Open(), hidden, hands),
 		api.NewUpdate("sts", "GetFederationToken", s.getFederationToken, api.On(s.onGetFederationToken), hidden, hands),
 		api.NewView("sts", "GetAccessKeyInfo", s.getAccessKeyInfo),

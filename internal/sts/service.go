@@ -27,6 +27,8 @@ type Directory interface {
 	AccountOfKey(tx *store.Tx, accessKeyID string) (account string, ok bool)
 	// OIDCProvider is the account's provider for an issuer's URL, nil when there is none.
 	OIDCProvider(tx *store.Tx, account, issuer string) *api.IdentityProvider
+	// SAMLProvider is the account's SAML provider of that ARN, nil when there is none.
+	SAMLProvider(tx *store.Tx, account, arn string) *api.IdentityProvider
 	// ManagedPolicyExists tells whether the account has or may use a managed policy.
 	ManagedPolicyExists(tx *store.Tx, account, arn string) bool
 }

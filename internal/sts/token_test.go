@@ -35,6 +35,7 @@ func (d *people) CheckMFA(_ *store.Tx, _ *api.Principal, _, code string) (bool, 
 	return code == "123456", nil
 }
 func (d *people) OIDCProvider(*store.Tx, string, string) *api.IdentityProvider { return nil }
+func (d *people) SAMLProvider(*store.Tx, string, string) *api.IdentityProvider { return nil }
 func (d *people) AccountOfKey(*store.Tx, string) (string, bool)                { return "", false }
 func (d *people) ManagedPolicyExists(_ *store.Tx, _ string, arn string) bool {
 	return strings.Contains(arn, "/Known")
