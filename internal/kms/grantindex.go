@@ -2,7 +2,6 @@ package kms
 
 import (
 	"hash/maphash"
-	"sort"
 	"strings"
 	"sync"
 
@@ -69,23 +68,11 @@ func (ix *grantIndex) changed(p string, old, new *Grant) {
 	}
 }
 
-func (g *Grant) constraint() (pairs map[string]string, exact bool) {
+func (g *Grant) constraint() (limit sortedPairs, exact bool) {
 	if len(g.Equals) > 0 {
 		return g.Equals, true
 	}
 	return g.Subset, false
-}
-
-func sortedNames(m map[string]string) []string {
-	if len(m) == 0 {
-		return nil
-	}
-	names := make([]string, 0, len(m))
-	for n := range m {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return names
 }
 
 func equalStrings(a, b []string) bool {
@@ -100,16 +87,36 @@ func equalStrings(a, b []string) bool {
 	return true
 }
 
-func (sh *shape) is(g *Grant, names []string, exact bool) bool {
-	return sh.exact == exact && sh.sourced == (g.SourceARN != "") && equalStrings(sh.names, names) && equalStrings(sh.operations, g.Operations)
+func (sh *shape) is(g *Grant) bool {
+	limit, exact := g.constraint()
+	if sh.exact != exact || sh.sourced != (g.SourceARN != "") || len(sh.names) != len(limit) || !equalStrings(sh.operations, g.Operations) {
+		return false
+	}
+	for i, x := range limit {
+		if x.name != sh.names[i] {
+			return false
+		}
+	}
+	return true
 }
 
-// hash of the values that pairs has for names; ok is false when one is missing.
-func (ix *grantIndex) hash(names []string, pairs map[string]string) (h uint64, ok bool) {
+// hashOf is hash of a grant's own pairs.
+func (ix *grantIndex) hashOf(limit sortedPairs) uint64 {
+	var m maphash.Hash
+	m.SetSeed(ix.seed)
+	for _, x := range limit {
+		_, _ = m.WriteString(x.value)
+		_ = m.WriteByte(0)
+	}
+	return m.Sum64()
+}
+
+// hash of the values that context has for names; ok is false when one is missing.
+func (ix *grantIndex) hash(names []string, context map[string]string) (h uint64, ok bool) {
 	var m maphash.Hash
 	m.SetSeed(ix.seed)
 	for _, n := range names {
-		v, ok := pairs[n]
+		v, ok := context[n]
 		if !ok {
 			return 0, false
 		}
@@ -133,20 +140,26 @@ func (ix *grantIndex) add(p string, g *Grant) {
 		kg.grantees[g.Grantee] = gg
 	}
 	gg.count++
-	pairs, exact := g.constraint()
-	names := sortedNames(pairs)
+	limit, exact := g.constraint()
 	var sh *shape
 	for _, x := range gg.shapes {
-		if x.is(g, names, exact) {
+		if x.is(g) {
 			sh = x
 			break
 		}
 	}
 	if sh == nil {
+		names := make([]string, len(limit))
+		for i, x := range limit {
+			names[i] = x.name
+		}
 		sh = &shape{operations: g.Operations, exact: exact, sourced: g.SourceARN != "", names: names, one: map[uint64]string{}}
 		gg.shapes = append(gg.shapes, sh)
 	}
 	sh.count++
+	for i := range limit {
+		limit[i].name = sh.names[i]
+	}
 	// The record shares what it has in common with others and with its own path.
 	g.ID, g.Grantee, g.Operations = p[len(kp)+1:], gg.name, sh.operations
 	if g.Retiring == g.Grantee {
@@ -155,7 +168,7 @@ func (ix *grantIndex) add(p string, g *Grant) {
 	if account, _, _ := splitPath(p); g.IssuingAccount == account {
 		g.IssuingAccount = account
 	}
-	h, _ := ix.hash(names, pairs)
+	h := ix.hashOf(limit)
 	if _, taken := sh.one[h]; taken {
 		if sh.more == nil {
 			sh.more = map[uint64][]string{}
@@ -190,13 +203,12 @@ func (ix *grantIndex) remove(p string, g *Grant) {
 	if gg == nil {
 		return
 	}
-	pairs, exact := g.constraint()
-	names := sortedNames(pairs)
+	limit, _ := g.constraint()
 	for i, sh := range gg.shapes {
-		if !sh.is(g, names, exact) {
+		if !sh.is(g) {
 			continue
 		}
-		h, _ := ix.hash(names, pairs)
+		h := ix.hashOf(limit)
 		rest := sh.more[h]
 		switch {
 		case sh.one[h] == p && len(rest) > 0:
@@ -347,9 +359,9 @@ func (g *Grant) contextAllows(context map[string]string) bool {
 	if len(g.Equals) > 0 && len(g.Equals) != len(context) {
 		return false
 	}
-	for _, m := range []map[string]string{g.Equals, g.Subset} {
-		for name, want := range m {
-			if got, ok := context[name]; !ok || got != want {
+	for _, limit := range []sortedPairs{g.Equals, g.Subset} {
+		for _, x := range limit {
+			if got, ok := context[x.name]; !ok || got != x.value {
 				return false
 			}
 		}

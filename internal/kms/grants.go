@@ -35,7 +35,7 @@ func grantOf(c *api.Call, in *kms.CreateGrantInput) *Grant {
 	}
 	sort.Strings(g.Operations)
 	if in.Constraints != nil {
-		g.Equals, g.Subset, g.SourceARN = in.Constraints.EncryptionContextEquals, in.Constraints.EncryptionContextSubset, str(in.Constraints.SourceArn)
+		g.Equals, g.Subset, g.SourceARN = pairsOf(in.Constraints.EncryptionContextEquals), pairsOf(in.Constraints.EncryptionContextSubset), str(in.Constraints.SourceArn)
 	}
 	return g
 }
@@ -55,8 +55,8 @@ func (g *Grant) nameHash() string {
 	put(g.Retiring)
 	put(g.IssuingAccount)
 	put(strings.Join(g.Operations, ","))
-	h.Write(appendContext(nil, g.Equals))
-	h.Write(appendContext(nil, g.Subset))
+	h.Write(appendContext(nil, g.Equals.asMap()))
+	h.Write(appendContext(nil, g.Subset.asMap()))
 	put(g.SourceARN)
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -73,29 +73,29 @@ func (g *Grant) narrows(child *Grant) bool {
 		return false
 	}
 	if len(g.Equals) > 0 {
-		return len(child.Equals) == len(g.Equals) && g.contextAllows(child.Equals)
+		return len(child.Equals) == len(g.Equals) && g.contextAllows(child.Equals.asMap())
 	}
-	pairs, _ := child.constraint()
-	return g.contextAllows(pairs)
+	limit, _ := child.constraint()
+	return g.contextAllows(limit.asMap())
 }
 
 // parent finds a grant under which the caller may make the child.
 func (s *Service) parent(tx *store.Tx, c *api.Call, k *Key, child *Grant) (*Grant, policy.Grant) {
-	pairs, _ := child.constraint()
-	return s.findGrant(tx, c, k, "CreateGrant", pairs, false, func(g *Grant) bool { return g.narrows(child) })
+	limit, _ := child.constraint()
+	return s.findGrant(tx, c, k, "CreateGrant", limit.asMap(), false, func(g *Grant) bool { return g.narrows(child) })
 }
 
 // constraint are the keys of CreateGrant and RetireGrant that say how the grant is limited.
 func (k conditions) constraint(g *Grant) {
-	pairs, exact := g.constraint()
-	if len(pairs) == 0 {
+	limit, exact := g.constraint()
+	if len(limit) == 0 {
 		return
 	}
 	k.text("kms:GrantConstraintType", "EncryptionContextSubset")
 	if exact {
 		k.text("kms:GrantConstraintType", "EncryptionContextEquals")
 	}
-	k.context(pairs)
+	k.context(limit.asMap())
 }
 
 func (s *Service) onCreateGrant(ctx context.Context, tx *store.Tx, c *api.Call, in *kms.CreateGrantInput) ([]api.Target, error) {
@@ -214,15 +214,15 @@ func (s *Service) validateGrant(tx *store.Tx, k *Key, g *Grant, in *kms.CreateGr
 			return errValidation("The operation %s is not supported by the key %s (%s, %s): a grant on it can list %s.", o, k.arn(), k.Spec, k.Usage, strings.Join(supported, ", "))
 		}
 	}
-	pairs, _ := g.constraint()
-	if len(pairs) > 0 && k.Spec != specSymmetric {
+	limit, _ := g.constraint()
+	if len(limit) > 0 && k.Spec != specSymmetric {
 		return errValidation("An encryption context constraint is valid only in a grant on a symmetric encryption key; %s is %s.", k.arn(), k.Spec)
 	}
-	if len(pairs) > maxConstraintPairs {
+	if len(limit) > maxConstraintPairs {
 		return errValidation("An encryption context constraint has at most %d pairs.", maxConstraintPairs)
 	}
-	for name, v := range pairs {
-		if len(name) > 384 || len(v) > 384 {
+	for _, x := range limit {
+		if len(x.name) > 384 || len(x.value) > 384 {
 			return errValidation("A name or value in an encryption context constraint has at most 384 characters.")
 		}
 	}
@@ -253,7 +253,7 @@ func (s *Service) entry(tx *store.Tx, g *Grant, keyPath string) types.GrantListE
 		e.Operations = append(e.Operations, types.GrantOperation(o))
 	}
 	if len(g.Equals)+len(g.Subset) > 0 || g.SourceARN != "" {
-		e.Constraints = &types.GrantConstraints{EncryptionContextEquals: g.Equals, EncryptionContextSubset: g.Subset}
+		e.Constraints = &types.GrantConstraints{EncryptionContextEquals: g.Equals.asMap(), EncryptionContextSubset: g.Subset.asMap()}
 		if g.SourceARN != "" {
 			e.Constraints.SourceArn = ptr(g.SourceARN)
 		}

@@ -1,7 +1,9 @@
 package kms
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -258,9 +260,9 @@ func TestGrantIndexAgrees(t *testing.T) {
 			}
 			switch m := context(); rng.IntN(3) {
 			case 0:
-				g.Equals = m
+				g.Equals = pairsOf(m)
 			case 1:
-				g.Subset = m
+				g.Subset = pairsOf(m)
 			}
 			p := fmt.Sprintf("a/r/k%d/%d", rng.IntN(2), i)
 			all[p] = g
@@ -332,9 +334,9 @@ func TestChildIsNeverWider(t *testing.T) {
 		}
 		switch rng.IntN(3) {
 		case 0:
-			g.Equals = m
+			g.Equals = pairsOf(m)
 		case 1:
-			g.Subset = m
+			g.Subset = pairsOf(m)
 		}
 		if rng.IntN(4) == 0 {
 			g.SourceARN = "s" + fmt.Sprint(rng.IntN(2))
@@ -450,5 +452,23 @@ func TestNothingAfterRevoke(t *testing.T) {
 		if before.Load() == 0 {
 			t.Errorf("%s: no Decrypt succeeded before it: the race was none", name)
 		}
+	}
+}
+
+// TestGrantOfOlderBuild: what builds stored whose grants had maps is read, and written as they did.
+func TestGrantOfOlderBuild(t *testing.T) {
+	const stored = `{"ID":"ab","Grantee":"ec2.us-west-2.amazonaws.com","IssuingAccount":"111122223333","Operations":["Decrypt"],` +
+		`"Equals":{"aws:ebs:id":"vol-1","aws:workspaces:sid-directoryid":"[S-1]@[d-1]","quote\"":"\u003c\n"},"Created":"2026-05-01T12:00:00Z","Seed":"AAAA"}`
+	var g Grant
+	if err := json.Unmarshal([]byte(stored), &g); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"aws:ebs:id": "vol-1", "aws:workspaces:sid-directoryid": "[S-1]@[d-1]", "quote\"": "<\n"}
+	if got := g.Equals.asMap(); !maps.Equal(got, want) || g.Subset != nil {
+		t.Errorf("read %v and %v, want %v and none", got, g.Subset, want)
+	}
+	again, err := json.Marshal(&g)
+	if err != nil || string(again) != stored {
+		t.Errorf("written as %s, %v; want %s", again, err, stored)
 	}
 }

@@ -139,7 +139,7 @@ func TestGrantHeap(t *testing.T) {
 	ops := []string{"Decrypt"}
 	for i := range grants {
 		paths[i] = "111122223333/us-west-2/1234abcd-12ab-34cd-56ef-1234567890ab/" + newMaterialID()
-		grants[i] = &Grant{Grantee: "ec2.us-west-2.amazonaws.com", Retiring: "ec2.us-west-2.amazonaws.com", Operations: ops, Subset: map[string]string{ebsName: "vol-" + itoa(i)}}
+		grants[i] = &Grant{Grantee: "ec2.us-west-2.amazonaws.com", Retiring: "ec2.us-west-2.amazonaws.com", Operations: ops, Subset: pairsOf(map[string]string{ebsName: "vol-" + itoa(i)})}
 	}
 	before := heapNow()
 	ix := newGrantIndex()

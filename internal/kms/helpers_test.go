@@ -45,7 +45,7 @@ func fill(b *bench, keyPath string, n int) {
 			for i := from; i < min(n, from+1000); i++ {
 				g := &Grant{ID: newMaterialID(), Grantee: api.Host("ec2", region), Retiring: api.Host("ec2", region), IssuingAccount: acct,
 					Operations: []string{"Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "RetireGrant"}, Created: b.clk.Now(), Seed: make([]byte, 16),
-					Subset: map[string]string{sidName: "s", ebsName: "vol-" + itoa(i)}}
+					Subset: pairsOf(map[string]string{sidName: "s", ebsName: "vol-" + itoa(i)})}
 				if err := b.s.grants.Put(tx, keyPath+"/"+g.ID, g); err != nil {
 					return err
 				}

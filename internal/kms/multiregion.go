@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"errors"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -171,7 +172,7 @@ func (s *Service) replicateKey(ctx context.Context, tx *store.Tx, c *api.Call, i
 		return nil, err
 	}
 	out := &kms.ReplicateKeyOutput{ReplicaKeyMetadata: s.metadata(tx, &r, c), ReplicaPolicy: &text, ReplicaTags: []types.Tag{}}
-	for _, name := range sortedNames(r.Tags) {
+	for _, name := range slices.Sorted(maps.Keys(r.Tags)) {
 		out.ReplicaTags = append(out.ReplicaTags, types.Tag{TagKey: ptr(name), TagValue: ptr(r.Tags[name])})
 	}
 	return out, nil

@@ -134,9 +134,9 @@ type Grant struct {
 	IssuingAccount  string
 	Operations      []string // sorted
 	// At most one of Equals and Subset is set.
-	Equals    map[string]string `json:",omitempty"`
-	Subset    map[string]string `json:",omitempty"`
-	SourceARN string            `json:",omitempty"`
+	Equals    sortedPairs `json:",omitempty"`
+	Subset    sortedPairs `json:",omitempty"`
+	SourceARN string      `json:",omitempty"`
 	Created   time.Time
 	Parent    string `json:",omitempty"` // grant that allowed this one to be made
 	Seed      []byte // authenticates the grant's tokens
