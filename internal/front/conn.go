@@ -84,7 +84,7 @@ func (c *conn) enter(p phase) bool {
 // stop closes the connection unless its state has changed.
 func (c *conn) stop(state uint32) {
 	if c.state.CompareAndSwap(state, uint32(closed)) {
-		c.rwc.Close()
+		go c.rwc.Close() // over TLS it says goodbye, for which it may wait
 	}
 }
 
