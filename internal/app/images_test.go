@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/workspaces"
 	wstypes "github.com/aws/aws-sdk-go-v2/service/workspaces/types"
 
@@ -254,7 +256,21 @@ func TestImageOfAStoppedWorkspace(t *testing.T) {
 	_, err = ws.StopWorkspaces(ctx, &workspaces.StopWorkspacesInput{StopWorkspaceRequests: []wstypes.StopRequest{{WorkspaceId: &id}}})
 	e.must(err)
 	e.awaitState(id, wstypes.WorkspaceStateStopped)
-	out, err := ws.CreateWorkspaceImage(ctx, &workspaces.CreateWorkspaceImageInput{Name: aws.String("golden"), Description: aws.String("x"), WorkspaceId: &id})
+	// Tags at the creation need the permission to tag.
+	_, err = e.IAM().CreateUser(ctx, &iam.CreateUserInput{UserName: aws.String("imager")})
+	e.must(err)
+	_, err = e.IAM().PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: aws.String("imager"), PolicyName: aws.String("p"),
+		PolicyDocument: aws.String(`{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "workspaces:CreateWorkspaceImage", "Resource": "*"}]}`)})
+	e.must(err)
+	ak, err := e.IAM().CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: aws.String("imager")})
+	e.must(err)
+	imager := e.WorkSpaces(apptest.Keys(*ak.AccessKey.AccessKeyId, *ak.AccessKey.SecretAccessKey, ""))
+	in := &workspaces.CreateWorkspaceImageInput{Name: aws.String("golden"), Description: aws.String("x"), WorkspaceId: &id, Tags: []wstypes.Tag{{Key: aws.String("a"), Value: aws.String("b")}}}
+	if _, err := imager.CreateWorkspaceImage(ctx, in); codeOf(err) != "AccessDeniedException" || !strings.Contains(err.Error(), "workspaces:CreateTags") {
+		t.Errorf("an image with tags without workspaces:CreateTags: %v, want AccessDeniedException", err)
+	}
+	in.Tags = nil
+	out, err := imager.CreateWorkspaceImage(ctx, in)
 	e.must(err)
 	e.eventually("the image is available", func() bool { return e.image(ws, *out.ImageId).State == wstypes.WorkspaceImageStateAvailable })
 	e.awaitState(id, wstypes.WorkspaceStateStopped)

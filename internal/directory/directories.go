@@ -62,7 +62,7 @@ func (s *Service) create(tx *store.Tx, c *api.Call, d *directory, secret string,
 	}
 	if vpc != nil {
 		if len(vpc.SubnetIds) != 2 || vpc.SubnetIds[0] == vpc.SubnetIds[1] {
-			return invalid("VpcSettings must name two different subnets, each in its own Availability Zone.")
+			return invalid("Invalid subnet ID(s). They must correspond to two subnets in different Availability Zones.")
 		}
 		d.VPCID, d.SubnetIDs, d.SecurityGroup = deref(vpc.VpcId), slices.Clone(vpc.SubnetIds), ids.EC2("sg")
 	}

@@ -37,6 +37,9 @@ func TestSnapshots(t *testing.T) {
 	if snap.State != types.SnapshotStatePending || !*snap.Encrypted || *snap.KmsKeyId != kmsKey || *snap.VolumeSize != 8 {
 		t.Errorf("CreateSnapshot = %+v, want pending under %s", snap, kmsKey)
 	}
+	if *snap.DataEncryptionKeyId == "" || *snap.DataEncryptionKeyId != *blank.DataEncryptionKeyId {
+		t.Errorf("the data keys of two snapshots of a volume are named %s and %s, want one name", *snap.DataEncryptionKeyId, *blank.DataEncryptionKeyId)
+	}
 	detach(id)
 	must[ec2.DeleteVolumeOutput](e, "DeleteVolume", &ec2.DeleteVolumeInput{VolumeId: aws.String(id)})
 	if g := e.kms.grantList(); len(g) != 0 {
@@ -86,6 +89,9 @@ func TestSnapshots(t *testing.T) {
 	}
 	copied := must[ec2.CopySnapshotOutput](e, "CopySnapshot", cp)
 	ds := must[ec2.DescribeSnapshotsOutput](e, "DescribeSnapshots", &ec2.DescribeSnapshotsInput{SnapshotIds: []string{*copied.SnapshotId}}).Snapshots[0]
+	if *ds.DataEncryptionKeyId == *second.DataEncryptionKeyId {
+		t.Error("the copy's data key has the name of the source's")
+	}
 	if *ds.KmsKeyId != otherKey || ds.State != types.SnapshotStateCompleted {
 		t.Errorf("copy = %+v, want completed under %s", ds, otherKey)
 	}

@@ -624,7 +624,7 @@ func describeSnapshot(n *snapshot) types.Snapshot {
 		StartTime: aws.Time(n.StartTime), State: types.SnapshotState(n.State), Progress: aws.String(strconv.Itoa(n.Progress) + "%"), Encrypted: aws.Bool(n.Key.Encrypted),
 		StorageTier: types.StorageTierStandard, Tags: tagList(n.Tags), FullSnapshotSizeInBytes: aws.Int64(n.Bytes)}
 	if n.Key.Encrypted {
-		o.KmsKeyId = aws.String(n.Key.KeyARN)
+		o.KmsKeyId, o.DataEncryptionKeyId = aws.String(n.Key.KeyARN), aws.String(n.Key.id())
 	}
 	if n.Reason != "" {
 		o.StateMessage = aws.String(n.Reason)

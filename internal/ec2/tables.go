@@ -1,6 +1,8 @@
 package ec2
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"path/filepath"
 	"strings"
 	"time"
@@ -92,6 +94,13 @@ type keyState struct {
 	GrantName, GrantID string `json:",omitempty"`
 	// Principal is on whose behalf the grant was created.
 	Principal *api.Principal `json:",omitempty"`
+}
+
+// id names the data key without telling it: the snapshots of a volume, which share its
+// data key, have the same, and no others do.
+func (k *keyState) id() string {
+	h := sha256.Sum256(append([]byte("ec2 data key\x00"), k.Wrapped...))
+	return "dek-" + hex.EncodeToString(h[:16])
 }
 
 type attachment struct {

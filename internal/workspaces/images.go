@@ -45,8 +45,13 @@ type imageSource struct{ Account, Region, SnapshotID string }
 
 func (i *image) key() string { return key(i.Account, i.Region, i.ID) }
 
-// imageTagKeys are the condition keys of the tags that a creation gives.
-func imageTagKeys(t []api.Target, tags []wstypes.Tag) []api.Target {
+// onNewImage is the target of a creation, with the condition keys of its tags; whoever
+// gives tags must be allowed workspaces:CreateTags as well. Source: WorkSpaces API
+// reference, CreateWorkspaceImage, Tags.
+func onNewImage(c *api.Call, t []api.Target, tags []wstypes.Tag) []api.Target {
+	if len(tags) > 0 {
+		t = append(t, api.Target{Action: name + ":CreateTags", ARN: resourceARN(c, "workspaceimage", "*"), Account: c.Account})
+	}
 	for n := range t {
 		for _, tag := range tags {
 			if t[n].Keys == nil {
@@ -69,10 +74,10 @@ func (s *Service) imageOperations() []api.Operation {
 	}
 	return []api.Operation{
 		api.NewUpdate(name, "CreateWorkspaceImage", s.createImage, api.On(on(func(c *api.Call, in *workspaces.CreateWorkspaceImageInput) []api.Target {
-			return imageTagKeys(s.targets(c, "workspace", []string{deref(in.WorkspaceId)}), in.Tags)
+			return onNewImage(c, s.targets(c, "workspace", []string{deref(in.WorkspaceId)}), in.Tags)
 		}))),
 		api.NewUpdate(name, "CopyWorkspaceImage", s.copyImage, api.On(on(func(c *api.Call, in *workspaces.CopyWorkspaceImageInput) []api.Target {
-			return imageTagKeys(s.targets(c, "workspaceimage", []string{deref(in.SourceImageId)}), in.Tags)
+			return onNewImage(c, s.targets(c, "workspaceimage", []string{deref(in.SourceImageId)}), in.Tags)
 		}))),
 		api.NewView(name, "DescribeWorkspaceImages", s.describeImages),
 		api.NewUpdate(name, "DeleteWorkspaceImage", s.deleteImage, onImage(func(in any) *string { return in.(*workspaces.DeleteWorkspaceImageInput).ImageId })),
