@@ -266,9 +266,7 @@ func TestServiceSpecificCredentials(t *testing.T) {
 	_, err := create()
 	answers(t, "the third", err, 409, "LimitExceeded", "Cannot exceed quota for ServiceSpecificCredentialsPerUser: 2")
 	_, err = c.CreateServiceSpecificCredential(ctx, &iam.CreateServiceSpecificCredentialInput{UserName: s("dev"), ServiceName: s("kms.amazonaws.com")})
-	if code(err) != "NotSupportedService" {
-		t.Errorf("a service without passwords = %v, want NotSupportedService", err)
-	}
+	answers(t, "a service without passwords", err, 404, "NoSuchEntity", "No such service kms.amazonaws.com is supported for Service Specific Credentials")
 	r := must[*iam.ResetServiceSpecificCredentialOutput](t)(c.ResetServiceSpecificCredential(ctx, &iam.ResetServiceSpecificCredentialInput{UserName: s("dev"), ServiceSpecificCredentialId: a.ServiceSpecificCredentialId})).ServiceSpecificCredential
 	if *r.ServicePassword == *a.ServicePassword || *r.ServiceUserName != *a.ServiceUserName {
 		t.Error("ResetServiceSpecificCredential leaves the password or changes the user name")

@@ -42,7 +42,14 @@ func (s *Service) serviceCredentialOps() []api.Operation {
 // Source: IAM User Guide, "Service-specific credentials for IAM users".
 var passwordServices = []string{"cassandra.amazonaws.com", "codecommit.amazonaws.com"}
 
-// newServicePassword draws 32 bytes, which need no slow hash, and keeps their SHA-256.
+func checkPasswordService(name string) error {
+	if !slices.Contains(passwordServices, name) {
+		return noSuchEntity("No such service %s is supported for Service Specific Credentials", name)
+	}
+	return nil
+}
+
+// newPassword draws 32 bytes, which need no slow hash, and keeps their SHA-256.
 func (k *serviceCredential) newPassword() string {
 	b := secret.Random(32)
 	defer b.Wipe()
@@ -63,8 +70,8 @@ func (s *Service) createServiceSpecificCredential(_ context.Context, tx *store.T
 		return nil, err
 	}
 	service := aws.ToString(in.ServiceName)
-	if !slices.Contains(passwordServices, service) {
-		return nil, &types.ServiceNotSupportedException{Message: aws.String("No such service " + service + " is supported for Service Specific Credentials")}
+	if err := checkPasswordService(service); err != nil {
+		return nil, err
 	}
 	n := 0
 	taken := map[string]bool{}
@@ -94,6 +101,11 @@ func (s *Service) listServiceSpecificCredentials(_ context.Context, tx *store.Tx
 	p, err := newPage("ListServiceSpecificCredentials", in.Marker, in.MaxItems)
 	if err != nil {
 		return nil, err
+	}
+	if in.ServiceName != nil {
+		if err := checkPasswordService(*in.ServiceName); err != nil {
+			return nil, err
+		}
 	}
 	out := &iam.ListServiceSpecificCredentialsOutput{ServiceSpecificCredentials: []types.ServiceSpecificCredentialMetadata{}}
 	var all []types.ServiceSpecificCredentialMetadata

@@ -111,6 +111,9 @@ func (p *parser) condition(s *Statement, v *value) error {
 	}
 	for i := range v.members {
 		m := &v.members[i]
+		if !p.kind.hasPrincipal() && m.value.kind == isObject && len(m.value.members) == 0 {
+			continue // IAM takes any name for an operator without keys
+		}
 		c, err := p.operator(m)
 		if err != nil {
 			return err

@@ -250,17 +250,22 @@ func (p *parser) document(root value) error {
 	default:
 		return p.fail(statement.pos, syntaxErrors, "Statement must be an object or a list of objects, not %s", statement.kind)
 	}
-	sids := map[string]int{}
+	sids := map[string]int{} // looked at before anything else of the statements, as AWS does
+	for i := range list {
+		for _, m := range list[i].members {
+			if m.name != "Sid" || m.value.kind != isString || m.value.text == "" {
+				continue
+			}
+			if first, dup := sids[m.value.text]; dup {
+				return p.fail(list[i].pos, "Statement IDs (SID) in a single policy must be unique.", "statements %d and %d both have the Sid %q", first+1, i+1, m.value.text)
+			}
+			sids[m.value.text] = i
+		}
+	}
 	for i := range list {
 		s, err := p.statement(&list[i], i)
 		if err != nil {
 			return err
-		}
-		if s.Sid != "" {
-			if first, dup := sids[s.Sid]; dup {
-				return p.fail(list[i].pos, "Statement IDs (SID) in a single policy must be unique.", "statements %d and %d both have the Sid %q", first+1, i+1, s.Sid)
-			}
-			sids[s.Sid] = i
 		}
 		p.doc.Statements = append(p.doc.Statements, s)
 		if s.Effect == Allow {

@@ -37,7 +37,7 @@ func TestParseAccepts(t *testing.T) {
 		{Identity, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ds-data:CreateUser","Resource":"arn:aws-us-gov:ds:*:${aws:PrincipalAccount}:directory/${aws:PrincipalTag/a:b, 'x:y'}"}]}`},
 		{ResourcePolicy, `{"Statement":{"Effect":"Allow","Principal":{"AWS":["111122223333","arn:aws:iam::111122223333:user/a/b","AROA0123456789ABCDEF"],"Service":"ec2.amazonaws.com","Federated":"accounts.google.com","CanonicalUser":"79a59df9"},"Action":"s3:GetObject","Resource":"*"}}`},
 		// What IAM takes though no request matches it.
-		{Identity, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"s3.s:ListBucket","Resource":["arn:aws:iam::*:user/${aws:username}","arn:aws:iam::*:*","arn:aws:s33:us-east-1::b","arn:aws:s3:us-west-2:123456789012:accesspoint/p"],"Condition":{"StringEqualsIfExists":{"a":"b"}}}}`},
+		{Identity, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"s3.s:ListBucket","Resource":["arn:aws:iam::*:user/${aws:username}","arn:aws:iam::*:*","arn:aws:s33:us-east-1::b","arn:aws:s3:us-west-2:123456789012:accesspoint/p"],"Condition":{"StringEqualsIfExists":{"a":"b"},"x":{}}}}`},
 		{Key, `{"Statement":{"Sid":"spaces are fine","Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}}`},
 		{Trust, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"Service":["ec2.amazonaws.com","workspaces.amazonaws.com"]},"Action":["sts:AssumeRole","sts:TagSession"]}}`},
 		{Trust, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/token.example.com"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringLike":{"token.example.com:sub":"repo:x/*"}}}}`},
@@ -96,6 +96,7 @@ func TestParseRefuses(t *testing.T) {
 		{"resource no ARN", Identity, frame(`"Effect":"Allow","Action":"a:B","Resource":"my-key"`), `Resource my-key must be in ARN format or "*".`, "six fields", Position{}},
 		{"other effect", Identity, frame(`"Effect":"Permit","Action":"a:B","Resource":"*"`), syntaxErrors, "exactly so written", Position{}},
 		{"not JSON, trust", Trust, `x`, "This policy contains invalid Json", "", Position{1, 1}},
+		{"two Sids, no action", Identity, frame(`"Sid":"s",` + ar + `},{"Sid":"s","Effect":"Allow"`), "Statement IDs (SID) in a single policy must be unique.", "statements 1 and 2", Position{}},
 		{"no resource, bad action", Identity, frame(`"Effect":"Allow","Action":"b"`), "Policy statement must contain resources.", "", Position{}},
 		{"bad resource, bad action", Identity, frame(`"Effect":"Allow","Action":"s:3:b","Resource":"r"`), `Resource r must be in ARN format or "*".`, "", Position{}},
 		{"short ARN", Identity, frame(`"Effect":"Allow","Action":"a:B","Resource":"arn:aws:s3*"`), legacyParsing, "", Position{}},
