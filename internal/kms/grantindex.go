@@ -2,6 +2,7 @@ package kms
 
 import (
 	"hash/maphash"
+	"slices"
 	"strings"
 	"sync"
 
@@ -251,6 +252,34 @@ func (ix *grantIndex) on(keyPath string) int {
 		return kg.count
 	}
 	return 0
+}
+
+// held lists, in order, the paths of the grantee's grants on a key, if they are few.
+func (ix *grantIndex) held(keyPath, grantee string) (paths []string, few bool) {
+	const most = 1000
+	if grantee == "" {
+		return nil, false
+	}
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	kg := ix.keys[keyPath]
+	if kg == nil || kg.grantees[grantee] == nil {
+		return nil, true
+	}
+	gg := kg.grantees[grantee]
+	if gg.count > most {
+		return nil, false
+	}
+	for _, sh := range gg.shapes {
+		for _, p := range sh.one {
+			paths = append(paths, p)
+		}
+		for _, more := range sh.more {
+			paths = append(paths, more...)
+		}
+	}
+	slices.Sort(paths)
+	return paths, true
 }
 
 // candidates lists grants of the grantee on the key that allow the operation and

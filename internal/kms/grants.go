@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -288,7 +289,7 @@ func (s *Service) listGrants(ctx context.Context, tx *store.Tx, c *api.Call, in 
 		}
 		return out, nil
 	}
-	s.grants.Scan(tx, f.path()+"/", pg.after, func(p string, g *Grant) bool {
+	add := func(p string, g *Grant) bool {
 		if !g.listed(in) {
 			return true
 		}
@@ -297,7 +298,16 @@ func (s *Service) listGrants(ctx context.Context, tx *store.Tx, c *api.Call, in 
 		}
 		out.Grants = append(out.Grants, s.entry(tx, g, f.path()))
 		return true
-	})
+	}
+	if paths, few := s.index.held(f.path(), cmp.Or(str(in.GranteePrincipal), str(in.GranteeServicePrincipal))); few {
+		for _, p := range paths {
+			if g := s.grants.Get(tx, p); p > pg.after && g != nil && !add(p, g) {
+				break
+			}
+		}
+	} else {
+		s.grants.Scan(tx, f.path()+"/", pg.after, add)
+	}
 	out.NextMarker, out.Truncated = pg.next()
 	return out, nil
 }
