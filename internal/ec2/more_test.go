@@ -89,6 +89,9 @@ func TestSnapshots(t *testing.T) {
 	}
 	copied := must[ec2.CopySnapshotOutput](e, "CopySnapshot", cp)
 	ds := must[ec2.DescribeSnapshotsOutput](e, "DescribeSnapshots", &ec2.DescribeSnapshotsInput{SnapshotIds: []string{*copied.SnapshotId}}).Snapshots[0]
+	if *ds.Description != "" {
+		t.Errorf("a copy without a description is described as %q", *ds.Description)
+	}
 	if *ds.DataEncryptionKeyId == *second.DataEncryptionKeyId {
 		t.Error("the copy's data key has the name of the source's")
 	}

@@ -496,11 +496,7 @@ func (s *Service) copySnapshot(ctx context.Context, c *api.Call, in *ec2.CopySna
 	if named != "" && !encrypted {
 		return nil, fail("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")
 	}
-	description := aws.ToString(in.Description)
-	if in.Description == nil {
-		description = fmt.Sprintf("[Copied %s from %s]", src.ID, region)
-	}
-	n := s.newCopy(c, src, description)
+	n := s.newCopy(c, src, aws.ToString(in.Description))
 	n.Tags, n.Key.Encrypted = tags, encrypted
 	if encrypted {
 		if named == "" {
