@@ -11,6 +11,8 @@ import (
 // same key.
 func FuzzSSHKey(f *testing.F) {
 	f.Add("ssh-rsa AAAA")
+	// Its modulus is negative.
+	f.Add("ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAdC3XcHO5CbpqnyKHLI1lp5r+J7KSsWl+7UIc29VytDAC9vERGHaVzFN+AFEtTd+1lihfWUdyKa+4nyzhd8QRc8bPFENSBbt7I2P3dXN6FsNArPdnCbReDrS2cqp0tJduBWKJBnxmg/O0Ot4wsyCPcs9IgOR1ZOMpSI78seRsNIFH/sHktE7aDUcZWqnq30MlUW2z0oIOIJvMtaBriEz+o/rP83JQNFcE0sN06SOkuv8RYNe/eu3oN9AjZmEmNr4zbPp7ihQ4hzZO3Trk1ohLOjJrOsJ2L0ndLTbdy4TPP55kMzYKqsegimNlBirY9xr4ulf0VEL594p+y7fd8vq0nwj")
 	f.Add("-----BEGIN PUBLIC KEY-----\nMFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAK==\n-----END PUBLIC KEY-----\n")
 	f.Add("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4Zx1bm0n7gJ1p0Yp1m5m9vQ2a1o0x9e0i7s8c3K2v3 x")
 	f.Fuzz(func(t *testing.T, body string) {

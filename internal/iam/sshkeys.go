@@ -60,7 +60,7 @@ func parseSSHKey(body string) (ssh.PublicKey, error) {
 		key = c.CryptoPublicKey()
 	}
 	r, ok := key.(*rsa.PublicKey)
-	if !ok || r.N.BitLen() < minRSA {
+	if !ok || r.N.Sign() <= 0 || r.N.BitLen() < minRSA {
 		return nil, errSSHKey
 	}
 	return ssh.NewPublicKey(r)
