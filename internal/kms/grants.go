@@ -108,16 +108,18 @@ func (s *Service) onCreateGrant(ctx context.Context, tx *store.Tx, c *api.Call, 
 		return nil, err
 	}
 	g := grantOf(c, in)
-	k := s.about(f, c)
-	k.flag("kms:GrantIsForAWSResource", len(c.Via) > 0)
-	k.set("kms:GrantOperations", g.Operations...)
-	k.text("kms:GranteePrincipal", str(in.GranteePrincipal))
-	k.text("kms:GranteeServicePrincipal", str(in.GranteeServicePrincipal))
-	k.text("kms:RetiringPrincipal", str(in.RetiringPrincipal))
-	k.text("kms:RetiringServicePrincipal", str(in.RetiringServicePrincipal))
-	k.text("kms:GrantConstraintSourceArn", g.SourceARN)
-	k.constraint(g)
-	t, err := s.ask(c, f, "CreateGrant", k, func() (policy.Grant, string) {
+	t, err := s.askLater(c, f, "CreateGrant", func() map[string][]string {
+		k := s.about(f, c)
+		k.flag("kms:GrantIsForAWSResource", len(c.Via) > 0)
+		k.set("kms:GrantOperations", g.Operations...)
+		k.text("kms:GranteePrincipal", str(in.GranteePrincipal))
+		k.text("kms:GranteeServicePrincipal", str(in.GranteeServicePrincipal))
+		k.text("kms:RetiringPrincipal", str(in.RetiringPrincipal))
+		k.text("kms:RetiringServicePrincipal", str(in.RetiringServicePrincipal))
+		k.text("kms:GrantConstraintSourceArn", g.SourceARN)
+		k.constraint(g)
+		return k
+	}, func() (policy.Grant, string) {
 		if p, how := s.parent(tx, c, f.Key, g); p != nil {
 			return how, "grant " + p.ID
 		}
@@ -423,9 +425,12 @@ func (s *Service) onRetireGrant(ctx context.Context, tx *store.Tx, c *api.Call, 
 		}
 		c.Record.AdditionalEventData["grantId"] = g.ID
 	}
-	keys := s.about(found{Key: k}, c)
-	keys.constraint(g)
-	t := api.Target{Action: "kms:RetireGrant", ARN: k.arn(), Account: k.Account, Keys: keys, PolicyID: "the retiring rules of grant " + g.ID,
+	keys := func() map[string][]string {
+		keys := s.about(found{Key: k}, c)
+		keys.constraint(g)
+		return keys
+	}
+	t := api.Target{Action: "kms:RetireGrant", ARN: k.arn(), Account: k.Account, KeysOf: keys, PolicyID: "the retiring rules of grant " + g.ID,
 		Granted: func() (policy.Grant, string) {
 			who := grantees(&c.Principal)
 			if slices.Contains(who, g.Retiring) {
