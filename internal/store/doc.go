@@ -1,6 +1,6 @@
 // Package store is the one place where Sealdesk's state lives: etcd, embedded in
-// the process by default, an external cluster by configuration. The same code,
-// transactions and watches serve both.
+// the process by default, an external cluster by configuration. The same
+// transactions serve both.
 //
 // # Promises
 //
