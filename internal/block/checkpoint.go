@@ -165,7 +165,20 @@ func (v *Volume) complete(c *captured, flags uint16) error {
 	v.mu.Unlock()
 	v.ckpted = c.m.tailGroup - 1
 	v.stats.checkpoints.Add(1)
+	// Files are kept for the next segments, most of as many as were needed since the last checkpoint: they have their room on disk already.
+	keep := c.created - c.created/4
+	if flags&manifestClean != 0 {
+		keep = 0
+	}
+	if err := v.files.shrink(keep); err != nil {
+		v.log.Warn("dead segment stays until the next open", "err", err)
+	}
+	kept := v.files.kept()
 	for _, s := range c.dead {
+		if kept < keep && s.slots == v.segSlots && v.files.retire(s, int64(s.slots)*BlockSize) {
+			kept++
+			continue
+		}
 		if err := v.files.remove(s); err != nil {
 			v.log.Warn("dead segment stays until the next open", "err", err)
 		}
@@ -184,9 +197,10 @@ func (v *Volume) failNow(doing string, err error) error {
 
 // captured is a volume's state of one moment, in memory: what complete makes durable.
 type captured struct {
-	m     *manifest
-	pages []sideWrite
-	dead  []*segment // removed once the manifest is durable
+	m       *manifest
+	pages   []sideWrite
+	dead    []*segment // removed once the manifest is durable
+	created int        // segments made since the checkpoint before
 }
 
 // capture takes the state for a manifest. Caller holds ckptMu, and v.mu for writing.
@@ -230,7 +244,9 @@ func (v *Volume) capture(flags uint16) (*captured, error) {
 		v.seal(v.head.seg)
 		v.head.seg = nil
 	}
-	return &captured{v.manifest(flags), ws, dead}, nil
+	c := &captured{v.manifest(flags), ws, dead, v.created}
+	v.created = 0
+	return c, nil
 }
 
 // manifest describes the state. Caller holds v.mu.

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -455,4 +457,108 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("after trimming everything only %d blocks fit, before it were %d", m, n)
 	}
 	verify()
+}
+
+// TestCrashReuse cuts the power at every operation of a volume that goes on in files of dead segments: what these held is never taken for anything.
+func TestCrashReuse(t *testing.T) {
+	rounds := 8
+	if testing.Short() {
+		rounds = 3
+	}
+	var watch blocktest.NonceWatch
+	h := &history{blocks: 240}
+	fs := blocktest.NewMemFS()
+	opt := block.Options{VolumeID: "vol-reuse", SizeBytes: int64(h.blocks) * bs, Key: key(1), FS: fs, Suite: &watch, SegmentSlots: 121, CheckpointInterval: -1,
+		OnAnchor: func(a block.Anchor) { h.mu.Lock(); h.anchor = a; h.mu.Unlock() }}
+	a, err := block.Create("", opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.anchor = a
+	if err := fs.SyncDir(); err != nil {
+		t.Fatal(err)
+	}
+	v, err := block.Open("", opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reused, cases := 0, 0
+	var failed error
+	r := rand.New(rand.NewPCG(7, 7))
+	fs.Hook = func(n int, op string) error {
+		if strings.HasPrefix(op, "reuse ") {
+			reused++
+		}
+		least, acked, anchor := h.snapshot()
+		for k := range 4 {
+			found, least := fs.Crash(r), least
+			if k == 3 {
+				found, least = fs.Kill(), acked
+			}
+			cases++
+			if err := h.check(found, least, anchor, &watch, r, 0); err != nil && failed == nil {
+				failed = fmt.Errorf("cut %d before operation %d (%s): %w", k, n, op, err)
+			}
+		}
+		return nil
+	}
+	write := func(from, n int) {
+		t.Helper()
+		var p []byte
+		h.mu.Lock()
+		for i := range n {
+			h.events = append(h.events, event{from + i, 1, uint64(len(h.events) + 1)})
+			p = append(p, stamped(from+i, uint64(len(h.events)))...)
+		}
+		h.mu.Unlock()
+		if _, err := v.WriteAt(p, int64(from)*bs); err != nil {
+			t.Fatal(err)
+		}
+		h.mu.Lock()
+		h.acked = len(h.events)
+		h.mu.Unlock()
+	}
+	flush := func() {
+		t.Helper()
+		h.mu.Lock()
+		upto := h.acked
+		h.mu.Unlock()
+		if err := v.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		h.mu.Lock()
+		h.flushed = max(h.flushed, upto)
+		h.mu.Unlock()
+	}
+	for range rounds {
+		for at := 0; at < h.blocks; {
+			n := min(h.blocks-at, 1+r.IntN(60))
+			write(at, n)
+			if at += n; r.IntN(2) == 0 {
+				flush()
+			}
+		}
+		if err := v.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		if failed != nil {
+			t.Fatal(failed)
+		}
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	if reused < rounds/2 {
+		t.Errorf("%d files were used again in %d rounds", reused, rounds)
+	}
+	if segs := slices.DeleteFunc(fs.Names(), func(n string) bool { return !strings.HasPrefix(n, "seg-") }); len(segs) > 5 {
+		t.Errorf("closed with %d files of segments: %v", len(segs), segs)
+	}
+	if _, err := watch.Check(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d crash states, %d files used again", cases, reused)
 }

@@ -19,6 +19,8 @@ type FS interface {
 	Open(name string, writable bool) (File, error)
 	// Remove unlinks a file. Open handles stay usable.
 	Remove(name string) error
+	// Reuse gives a file, which keeps its content, another name, which must be free, and opens it for writing. It fails when the file is shared.
+	Reuse(name, as string) (File, error)
 	// List returns the names of all files.
 	List() ([]string, error)
 	// SyncDir makes creations and removals so far durable.
@@ -73,6 +75,28 @@ func (d dirFS) Open(name string, writable bool) (File, error) {
 }
 
 func (d dirFS) Remove(name string) error { return os.Remove(d.path(name)) }
+
+// Reuse links before it unlinks: after a crash in between the file has both names, and nobody needs the old one.
+func (d dirFS) Reuse(name, as string) (File, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(d.path(name), &st); err != nil {
+		return nil, err
+	}
+	if st.Nlink != 1 {
+		return nil, fmt.Errorf("%s has %d names: %w", name, st.Nlink, errors.ErrUnsupported)
+	}
+	f, err := d.Open(name, true)
+	if err != nil {
+		return nil, err
+	}
+	if err = os.Link(d.path(name), d.path(as)); err == nil {
+		if err = os.Remove(d.path(name)); err == nil {
+			return f, nil
+		}
+		err = errors.Join(err, os.Remove(d.path(as)))
+	}
+	return nil, errors.Join(err, f.Close())
+}
 
 func (d dirFS) List() ([]string, error) {
 	des, err := os.ReadDir(d.dir)

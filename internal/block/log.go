@@ -17,7 +17,7 @@ type head struct {
 	prev  [tagLen]byte
 
 	asked  uint32 // slot at the last flush
-	zeroed uint32 // zeros were written up to this slot
+	zeroed uint32 // something was written up to this slot, zeros or by the file's former segment
 
 	buf     []byte // descriptor, data blocks, room for one tag
 	entries []groupEntry
@@ -75,7 +75,7 @@ func (v *Volume) room(withBlock bool) error {
 		v.seal(h.seg)
 	}
 	v.segs[s.id] = s
-	h.seg, h.slot, h.next, h.asked, h.zeroed = s, 0, v.nextSeg, 0, 0
+	h.seg, h.slot, h.next, h.asked, h.zeroed = s, 0, v.nextSeg, 0, s.stale
 	v.nextSeg++
 	v.setPace()
 	return nil
@@ -103,6 +103,7 @@ func (v *Volume) createSegment(s *segment, urgent bool) error {
 		return err
 	}
 	v.dirDirt = true
+	v.created++
 	return nil
 }
 
@@ -568,6 +569,11 @@ func (v *Volume) background(timed bool) {
 	v.mu.RUnlock()
 	if bad {
 		return
+	}
+	if timed && !need {
+		if err := v.files.shrink(0); err != nil { // nobody writes
+			v.log.Warn("dead segments stay until the next open", "err", err)
+		}
 	}
 	if need {
 		if err := v.checkpoint(0); err != nil {

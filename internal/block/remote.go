@@ -474,6 +474,9 @@ func (f *manifestFile) Sync() error {
 	return f.r.publish(f.written)
 }
 
+// Reuse implements FS.
+func (r *Remote) Reuse(name, as string) (File, error) { return r.fs.Reuse(name, as) }
+
 // Remove implements FS.
 func (r *Remote) Remove(name string) error { return r.fs.Remove(name) }
 

@@ -18,6 +18,7 @@ type segment struct {
 	dirty  bool   // written since the last sync: in Volume.dirtyList
 	keep   bool   // not to be compacted: damaged
 	moved  bool   // compaction is through with it: map pages that are alive in it follow with the next checkpoint
+	stale  uint32 // slots that were written in the file before it was this segment's
 	wref   bool   // the writer's own reference: the file stays open until it is sealed and synced
 
 	// guarded by segFiles.mu
@@ -36,10 +37,12 @@ type segFiles struct {
 	open []*segment // clock order
 	hand int
 
-	ahead struct { // the file of a segment to come
+	ahead struct { // for segments to come
 		sync.Mutex
-		id uint64
-		f  File
+		id    uint64
+		f     File // of segment id, nil: not made yet
+		stale uint32
+		free  []freeFile
 	}
 }
 
@@ -49,6 +52,9 @@ func (c *segFiles) acquire(s *segment) (File, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s.f == nil {
+		if s.removed { // the file may be another segment's soon
+			return nil, fmt.Errorf("open segment %x: %w", s.id, fs.ErrNotExist)
+		}
 		f, err := c.fs.Open(segName(s.id), false)
 		if err != nil {
 			return nil, fmt.Errorf("open segment %x: %w", s.id, err)
@@ -110,12 +116,12 @@ func (c *segFiles) drop(s *segment) {
 // writer's reference.
 func (c *segFiles) create(s *segment, size int64) error {
 	c.ahead.Lock()
-	f := c.ahead.f
+	f, stale := c.ahead.f, c.ahead.stale
 	var err error
 	if f != nil && c.ahead.id == s.id {
 		c.ahead.f = nil
 	} else {
-		f, err = c.make(s.id, size)
+		f, stale, err = c.make(s.id, size)
 	}
 	c.ahead.Unlock()
 	if err != nil {
@@ -124,13 +130,26 @@ func (c *segFiles) create(s *segment, size int64) error {
 	c.mu.Lock()
 	c.add(s, f)
 	s.refs++
-	s.wref = true
+	s.wref, s.stale = true, stale
 	c.mu.Unlock()
 	return nil
 }
 
-func (c *segFiles) make(id uint64, size int64) (File, error) {
-	f, err := c.fs.Create(segName(id))
+// make makes a file, or takes one that a dead segment has left. stale is how many slots were written in it before. Caller holds ahead.
+func (c *segFiles) make(id uint64, size int64) (f File, stale uint32, err error) {
+	for n := len(c.ahead.free); n > 0; n = len(c.ahead.free) {
+		old := c.ahead.free[n-1]
+		c.ahead.free = c.ahead.free[:n-1]
+		if old.size == size {
+			if f, err := c.fs.Reuse(segName(old.id), segName(id)); err == nil {
+				return f, old.used, nil
+			}
+		}
+		if err := c.fs.Remove(segName(old.id)); err != nil && !isNotExist(err) {
+			return nil, 0, fmt.Errorf("remove segment %x: %w", old.id, err)
+		}
+	}
+	f, err = c.fs.Create(segName(id))
 	if err == nil {
 		if err = f.Allocate(size); err != nil {
 			f.Close()
@@ -139,11 +158,54 @@ func (c *segFiles) make(id uint64, size int64) (File, error) {
 	}
 	switch {
 	case err == nil:
-		return f, nil
+		return f, 0, nil
 	case isNoSpace(err):
-		return nil, fmt.Errorf("allocate segment %x (%d bytes): %w", id, size, ErrNoSpace)
+		return nil, 0, fmt.Errorf("allocate segment %x (%d bytes): %w", id, size, ErrNoSpace)
 	}
-	return nil, fmt.Errorf("allocate segment %x: %w", id, err)
+	return nil, 0, fmt.Errorf("allocate segment %x: %w", id, err)
+}
+
+// freeFile is the file of a dead segment, all of which is allocated. It keeps its name until it is used.
+type freeFile struct {
+	id   uint64
+	size int64
+	used uint32
+}
+
+// retire is remove, but keeps the file for a segment to come. It says whether it could.
+func (c *segFiles) retire(s *segment, size int64) bool {
+	c.mu.Lock()
+	idle := s.refs == 0
+	if idle {
+		s.removed = true
+		c.drop(s)
+	}
+	c.mu.Unlock()
+	if idle {
+		c.ahead.Lock()
+		c.ahead.free = append(c.ahead.free, freeFile{s.id, size, s.used})
+		c.ahead.Unlock()
+	}
+	return idle
+}
+
+func (c *segFiles) kept() int {
+	c.ahead.Lock()
+	defer c.ahead.Unlock()
+	return len(c.ahead.free)
+}
+
+// shrink removes kept files but for the last n.
+func (c *segFiles) shrink(n int) error {
+	c.ahead.Lock()
+	defer c.ahead.Unlock()
+	for len(c.ahead.free) > n {
+		if err := c.fs.Remove(segName(c.ahead.free[0].id)); err != nil && !isNotExist(err) {
+			return fmt.Errorf("remove segment %x: %w", c.ahead.free[0].id, err)
+		}
+		c.ahead.free = c.ahead.free[1:]
+	}
+	return nil
 }
 
 // prepare makes the file of the segment that the log goes on in, so that nobody has to wait for it. Best effort: when it fails, create
@@ -154,8 +216,8 @@ func (c *segFiles) prepare(id uint64, size int64) {
 	if c.ahead.f != nil {
 		return
 	}
-	if f, err := c.make(id, size); err == nil {
-		c.ahead.id, c.ahead.f = id, f
+	if f, stale, err := c.make(id, size); err == nil {
+		c.ahead.id, c.ahead.f, c.ahead.stale = id, f, stale
 	}
 }
 

@@ -167,6 +167,7 @@ type Volume struct {
 	lastSeg   *segment
 	dirtyList []*segment
 	spare     bool
+	created   int                               // segments made since the last checkpoint
 	emptied   int                               // sealed segments that became empty since the last checkpoint
 	epochTab  atomic.Pointer[map[uint32]*epoch] // copied on write, under mu
 	cur       *epoch

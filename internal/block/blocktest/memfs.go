@@ -292,6 +292,29 @@ func (m *MemFS) Remove(name string) error {
 	})
 }
 
+// Reuse implements block.FS.
+func (m *MemFS) Reuse(name, as string) (block.File, error) {
+	var f *memFile
+	err := m.change("reuse "+name+" as "+as, func() error {
+		i := m.names[name]
+		if i == nil {
+			return notExist("reuse", name)
+		}
+		if m.names[as] != nil {
+			return &fs.PathError{Op: "reuse", Path: as, Err: fs.ErrExist}
+		}
+		m.names[as] = i
+		delete(m.names, name)
+		m.dirOps = append(m.dirOps, dirOp{name: as, ino: i}, dirOp{name: name, remove: true})
+		f = &memFile{m: m, i: i, name: as, writable: true}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 // List implements block.FS.
 func (m *MemFS) List() ([]string, error) { return m.Names(), nil }
 
