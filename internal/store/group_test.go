@@ -112,8 +112,9 @@ func TestGroupIsOneRevision(t *testing.T) {
 	if v := tab.Get(tx, "shared"); v == nil || v.N != 4 {
 		t.Errorf("four additions of 1 made %+v", v)
 	}
-	if runs.Load() != 4+3+2+1 {
-		t.Errorf("four additions to one key in one group ran %d times, want 4+3+2+1", runs.Load())
+	// The three that lost run again, one of them or all of them against each other.
+	if n := runs.Load(); n < 4+3 || n > 4+3+2+1 {
+		t.Errorf("four additions to one key in one group ran %d times, want 7 to 10", n)
 	}
 }
 
