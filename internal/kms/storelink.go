@@ -23,7 +23,7 @@ type links struct {
 }
 
 type link struct {
-	connected atomic.Bool // as the record says
+	connected, connecting atomic.Bool // as the record says
 
 	// mu is held for reading by operations, for writing to open and close.
 	mu   sync.RWMutex
@@ -48,6 +48,7 @@ func (l *links) at(storePath string) *link {
 func (l *links) changed(p string, _, new *CustomStore) {
 	k := l.at(p)
 	k.connected.Store(new != nil && new.State == storeConnected)
+	k.connecting.Store(new != nil && new.State == storeConnecting)
 	if new == nil || new.State != storeConnected {
 		go k.drop(false) // it waits for operations that run
 	}
@@ -57,6 +58,13 @@ func (l *links) changed(p string, _, new *CustomStore) {
 		default:
 		}
 	}
+}
+
+// wanted reports whether a store is to be connected. That is known before it can be
+// read (store.Table.OnChange).
+func (l *links) wanted() (yes bool) {
+	l.m.Range(func(_, v any) bool { yes = v.(*link).connecting.Load(); return !yes })
+	return yes
 }
 
 // close lets go of all connections, after the operations that run.
@@ -189,6 +197,8 @@ func (s *Service) runStores(ctx context.Context) {
 			if err := s.connectStores(ctx); err != nil {
 				s.log.Error("custom key stores could not be connected; it is tried again", "err", err)
 				again = time.Second
+			} else if s.links.wanted() {
+				again = 10 * time.Millisecond
 			}
 			select {
 			case <-ctx.Done():
