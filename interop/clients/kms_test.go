@@ -1,6 +1,6 @@
 // Package clients runs the clients that users of a key service have, as they are
 // released, against the server: the AWS CLI, boto3, the AWS SDK for JavaScript, the AWS
-// Encryption SDK and sops. Each test skips with the reason when its client is not installed;
+// Encryption SDK, sops and Terraform's AWS provider. Each test skips with the reason when its client is not installed;
 // scripts/interop-clients installs what Debian has not.
 package clients
 
