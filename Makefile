@@ -37,11 +37,12 @@ image: prerequisites ## build the desktop image (cached)
 demo: prerequisites build image ## the whole of MISSION: a launch to a desktop on screen, nine steps, termination
 	@scripts/demo
 
-interop: prerequisites ## the key service under the AWS CLI, boto3, the AWS SDK for JavaScript and sops
+interop: prerequisites ## the key service under the AWS CLI, boto3, the AWS SDK for JavaScript, the AWS Encryption SDK and sops; all of it under Terraform where that is installed
 	@scripts/interop-clients
 	$(GO) test -count=1 -v ./interop/clients
 
 test: prerequisites build ## all tests but those that boot a desktop
+	@scripts/interop-clients js
 	@scripts/test
 
 test-etcd: ## the suites of the state, the path and KMS on an external etcd whose members are killed
