@@ -2,7 +2,9 @@ package kms
 
 import (
 	"context"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -32,6 +34,14 @@ func checkAliasName(name string) error {
 	return nil
 }
 
+// aliasTarget finds the key that an alias shall stand for.
+func (s *Service) aliasTarget(ctx context.Context, tx *store.Tx, c *api.Call, id *string) (found, error) {
+	if ref := str(id); strings.HasPrefix(ref, "alias/") || strings.HasPrefix(ref, "arn:") && strings.Contains(ref, ":alias/") {
+		return found{}, errValidation("Aliases must refer to keys. Not aliases")
+	}
+	return s.find(ctx, tx, c, id, byKey)
+}
+
 // onAlias are the questions of an operation on an alias: it needs permission on
 // the alias (by IAM, an alias has no policy) and on each key concerned.
 func (s *Service) onAlias(c *api.Call, action, name string, keys ...found) ([]api.Target, error) {
@@ -52,7 +62,7 @@ func (s *Service) onCreateAlias(ctx context.Context, tx *store.Tx, c *api.Call, 
 	if err := checkAliasName(str(in.AliasName)); err != nil {
 		return nil, err
 	}
-	f, err := s.find(ctx, tx, c, in.TargetKeyId, byKey)
+	f, err := s.aliasTarget(ctx, tx, c, in.TargetKeyId)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +71,7 @@ func (s *Service) onCreateAlias(ctx context.Context, tx *store.Tx, c *api.Call, 
 
 // createAlias is CreateAlias.
 func (s *Service) createAlias(ctx context.Context, tx *store.Tx, c *api.Call, in *kms.CreateAliasInput) (*kms.CreateAliasOutput, error) {
-	f, err := s.find(ctx, tx, c, in.TargetKeyId, byKey)
+	f, err := s.aliasTarget(ctx, tx, c, in.TargetKeyId)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +117,7 @@ func (s *Service) onUpdateAlias(ctx context.Context, tx *store.Tx, c *api.Call, 
 	if err != nil {
 		return nil, err
 	}
-	f, err := s.find(ctx, tx, c, in.TargetKeyId, byKey)
+	f, err := s.aliasTarget(ctx, tx, c, in.TargetKeyId)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +130,7 @@ func (s *Service) updateAlias(ctx context.Context, tx *store.Tx, c *api.Call, in
 	if err != nil {
 		return nil, err
 	}
-	f, err := s.find(ctx, tx, c, in.TargetKeyId, byKey)
+	f, err := s.aliasTarget(ctx, tx, c, in.TargetKeyId)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +166,9 @@ func (s *Service) deleteAlias(_ context.Context, tx *store.Tx, c *api.Call, in *
 	return &kms.DeleteAliasOutput{}, s.aliases.Delete(tx, path(c.Account, c.Region, a.Name))
 }
 
-// listAliases is ListAliases.
+// listAliases is ListAliases. The aliases of AWS managed keys are listed before
+// their keys are made, then without a target: clients look there for the key of a
+// service, which the first DescribeKey makes.
 func (s *Service) listAliases(ctx context.Context, tx *store.Tx, c *api.Call, in *kms.ListAliasesInput) (*kms.ListAliasesOutput, error) {
 	prefix := path(c.Account, c.Region, "")
 	var target string
@@ -172,17 +184,46 @@ func (s *Service) listAliases(ctx context.Context, tx *store.Tx, c *api.Call, in
 		return nil, err
 	}
 	out := &kms.ListAliasesOutput{Aliases: []types.AliasListEntry{}}
-	s.aliases.Scan(tx, prefix, pg.after, func(p string, a *Alias) bool {
-		if target != "" && a.Target != target {
-			return true
-		}
+	add := func(p string, e types.AliasListEntry) bool {
 		if !pg.more(p) {
 			return false
 		}
-		out.Aliases = append(out.Aliases, types.AliasListEntry{AliasName: ptr(a.Name), AliasArn: ptr(aliasARN(c.Account, c.Region, a.Name)),
-			TargetKeyId: ptr(a.Target), CreationDate: ptr(a.Created), LastUpdatedDate: ptr(a.Updated)})
+		e.AliasName = ptr(p[len(prefix):])
+		e.AliasArn = ptr(aliasARN(c.Account, c.Region, *e.AliasName))
+		out.Aliases = append(out.Aliases, e)
 		return true
+	}
+	var unmade []string
+	if target == "" {
+		unmade = s.unmade(tx, prefix, pg.after)
+	}
+	full := false
+	s.aliases.Scan(tx, prefix, pg.after, func(p string, a *Alias) bool {
+		for ; len(unmade) > 0 && unmade[0] < p; unmade = unmade[1:] {
+			if full = !add(unmade[0], types.AliasListEntry{}); full {
+				return false
+			}
+		}
+		if target != "" && a.Target != target {
+			return true
+		}
+		full = !add(p, types.AliasListEntry{TargetKeyId: ptr(a.Target), CreationDate: ptr(a.Created), LastUpdatedDate: ptr(a.Updated)})
+		return !full
 	})
+	for ; !full && len(unmade) > 0; unmade = unmade[1:] {
+		full = !add(unmade[0], types.AliasListEntry{})
+	}
 	out.NextMarker, out.Truncated = pg.next()
 	return out, nil
+}
+
+// unmade are the aliases, in order and after the key given, of AWS managed keys that
+// nobody has used yet.
+func (s *Service) unmade(tx *store.Tx, prefix, after string) (paths []string) {
+	for _, service := range slices.Sorted(maps.Keys(managed)) {
+		if p := prefix + awsAlias + service; p > after && s.aliases.Get(tx, p) == nil {
+			paths = append(paths, p)
+		}
+	}
+	return paths
 }

@@ -40,6 +40,10 @@ func TestErrorContract(t *testing.T) {
 	rsa := newKey(t, c, &kms.CreateKeyInput{KeySpec: "RSA_2048", KeyUsage: "ENCRYPT_DECRYPT"})
 	ext := newKey(t, c, &kms.CreateKeyInput{Origin: "EXTERNAL"})
 	disabled, deleted := newKey(t, c, &kms.CreateKeyInput{}), newKey(t, c, &kms.CreateKeyInput{})
+	disabledRSA := newKey(t, c, &kms.CreateKeyInput{KeySpec: "RSA_2048", KeyUsage: "ENCRYPT_DECRYPT"})
+	if _, err := c.DisableKey(ctx, &kms.DisableKeyInput{KeyId: disabledRSA.KeyId}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := c.DisableKey(ctx, &kms.DisableKeyInput{KeyId: disabled.KeyId}); err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +162,7 @@ func TestErrorContract(t *testing.T) {
 		{"CreateAlias without prefix", alias("x", sym.KeyId), "ValidationException", `Alias must start with the prefix "alias/". Please see https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html`},
 		{"CreateAlias of AWS", alias("alias/aws/x", sym.KeyId), "NotAuthorizedException", ""},
 		{"CreateAlias twice", alias("alias/taken", sym2.KeyId), "AlreadyExistsException", "An alias with the name " + here + ":alias/taken already exists"},
-		{"CreateAlias of an alias", alias("alias/x", str("alias/taken")), "NotFoundException", "Invalid keyId 'alias/taken'"},
+		{"CreateAlias of an alias", alias("alias/x", str("alias/taken")), "ValidationException", "Aliases must refer to keys. Not aliases"},
 		{"CreateAlias of no key", alias("alias/x", str(none)), "NotFoundException", "Key '" + here + ":key/" + none + "' does not exist"},
 		{"DeleteAlias none", func() error {
 			_, err := c.DeleteAlias(ctx, &kms.DeleteAliasInput{AliasName: str("alias/none")})
@@ -189,6 +193,7 @@ func TestErrorContract(t *testing.T) {
 			return err
 		}, "UnsupportedOperationException", ""},
 		{"RotateKeyOnDemand RSA", rotate(rsa), "UnsupportedOperationException", ""},
+		{"RotateKeyOnDemand RSA disabled", rotate(disabledRSA), "DisabledException", *disabledRSA.Arn + " is disabled."},
 		{"RotateKeyOnDemand disabled", rotate(disabled), "DisabledException", *disabled.Arn + " is disabled."},
 		{"RotateKeyOnDemand nothing imported", rotate(ext), "KMSInvalidStateException", "No available key material pending rotation for the key: " + *ext.Arn + "."},
 		{"ScheduleKeyDeletion 6", deletion(6), "ValidationException", ""},

@@ -5,6 +5,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
+
+	"github.com/sealdesk/sealdesk/internal/api"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -30,6 +32,17 @@ func errAccessDenied(format string, a ...any) error {
 // same words whether the key exists or not.
 func errCiphertextKey() error {
 	return errAccessDenied("The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
+}
+
+// errForeignKey answers a key of another account that is not there or that the
+// operation cannot use, in the words of a refusal by its key policy: whether the
+// key exists is not told.
+func errForeignKey(c *api.Call) error {
+	action := "*"
+	if c.Record != nil {
+		action = c.Record.EventName
+	}
+	return errAccessDenied("User: %s is not authorized to perform: kms:%s on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access", c.Principal.ARN, action)
 }
 
 func errNotFound(format string, a ...any) error {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,7 +113,7 @@ func TestKeyReferences(t *testing.T) {
 		{"arn:aws:kms:us-west-2:" + acct + ":key/nonsense", "InvalidArnException", ""},
 		{"arn:aws:s3:::bucket", "InvalidArnException", ""},
 		{"arn:aws:kms:us-west-2:12:key/" + id, "InvalidArnException", ""},
-		{"arn:aws:kms:us-west-2:" + other + ":key/" + id, "AccessDeniedException", ""},
+		{"arn:aws:kms:us-west-2:" + other + ":key/" + id, "AccessDeniedException", "User: arn:aws:iam::" + acct + ":root is not authorized to perform: kms:DescribeKey on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access"},
 		{"arn:aws:kms:us-west-2:" + other + ":alias/x", "AccessDeniedException", ""},
 		{"alias/aws/unknown", "NotFoundException", ""},
 	} {
@@ -127,7 +128,43 @@ func TestKeyReferences(t *testing.T) {
 func TestManagedKey(t *testing.T) {
 	b := newBench(t)
 	c := b.root(acct)
+	// Before its first use an AWS managed key has an alias and no ID.
+	own := b.newKey(&kms.CreateKeyInput{})
+	for _, name := range []string{"alias/a", "alias/b", "alias/x"} {
+		must[kms.CreateAliasOutput](b, c, "CreateAlias", &kms.CreateAliasInput{AliasName: ptr(name), TargetKeyId: own.KeyId})
+	}
+	list := func(limit int32) (names []string) {
+		t.Helper()
+		for marker := (*string)(nil); ; {
+			l := must[kms.ListAliasesOutput](b, c, "ListAliases", &kms.ListAliasesInput{Limit: ptr(limit), Marker: marker})
+			for _, a := range l.Aliases {
+				name := *a.AliasName
+				if a.TargetKeyId == nil {
+					name += " unused"
+				}
+				if *a.AliasArn != "arn:aws:kms:us-west-2:"+acct+":"+*a.AliasName {
+					t.Errorf("the ARN of %s is %s", *a.AliasName, *a.AliasArn)
+				}
+				names = append(names, name)
+			}
+			if !l.Truncated {
+				return names
+			}
+			marker = l.NextMarker
+		}
+	}
+	for limit := int32(1); limit < 7; limit++ {
+		if got, want := list(limit), []string{"alias/a", "alias/aws/ebs unused", "alias/aws/workspaces unused", "alias/b", "alias/x"}; !slices.Equal(got, want) {
+			t.Errorf("ListAliases by %d = %q, want %q", limit, got, want)
+		}
+	}
 	k := must[kms.DescribeKeyOutput](b, c, "DescribeKey", &kms.DescribeKeyInput{KeyId: ptr("alias/aws/workspaces")}).KeyMetadata
+	if got, want := list(2), []string{"alias/a", "alias/aws/ebs unused", "alias/aws/workspaces", "alias/b", "alias/x"}; !slices.Equal(got, want) {
+		t.Errorf("ListAliases after the first use = %q, want %q", got, want)
+	}
+	if l := must[kms.ListAliasesOutput](b, c, "ListAliases", &kms.ListAliasesInput{KeyId: own.KeyId}); len(l.Aliases) != 3 {
+		t.Errorf("ListAliases of a key = %+v, want its three", l.Aliases)
+	}
 	if k.KeyManager != types.KeyManagerTypeAws || k.KeySpec != types.KeySpecSymmetricDefault {
 		t.Errorf("manager %s spec %s, want AWS SYMMETRIC_DEFAULT", k.KeyManager, k.KeySpec)
 	}
@@ -146,9 +183,8 @@ func TestManagedKey(t *testing.T) {
 	}
 	b.fails(c, "PutKeyPolicy", &kms.PutKeyPolicyInput{KeyId: k.KeyId, Policy: ptr(defaultPolicy(acct))}, "AccessDeniedException", "")
 	b.fails(c, "ScheduleKeyDeletion", &kms.ScheduleKeyDeletionInput{KeyId: k.KeyId}, "AccessDeniedException", "")
-	l := must[kms.ListAliasesOutput](b, c, "ListAliases", &kms.ListAliasesInput{})
-	if len(l.Aliases) != 2 || *l.Aliases[1].AliasName != "alias/aws/workspaces" {
-		t.Errorf("ListAliases = %+v, want alias/aws/ebs and alias/aws/workspaces", l.Aliases)
+	if got, want := list(100), []string{"alias/a", "alias/aws/ebs", "alias/aws/workspaces", "alias/b", "alias/x"}; !slices.Equal(got, want) {
+		t.Errorf("ListAliases = %q, want %q", got, want)
 	}
 	b.fails(c, "CreateAlias", &kms.CreateAliasInput{AliasName: ptr("alias/aws/mine"), TargetKeyId: k.KeyId}, "NotAuthorizedException", "")
 	b.fails(c, "DeleteAlias", &kms.DeleteAliasInput{AliasName: ptr("alias/aws/ebs")}, "NotAuthorizedException", "")
@@ -165,6 +201,10 @@ func TestAliases(t *testing.T) {
 	must[kms.CreateAliasOutput](b, c, "CreateAlias", create("alias/x", k1))
 	b.fails(c, "CreateAlias", create("alias/x", k2), "AlreadyExistsException", "An alias with the name arn:aws:kms:us-west-2:"+acct+":alias/x already exists")
 	b.fails(c, "CreateAlias", create("x", k2), "ValidationException", "")
+	for _, target := range []string{"alias/x", "arn:aws:kms:us-west-2:" + acct + ":alias/x"} {
+		b.fails(c, "CreateAlias", &kms.CreateAliasInput{AliasName: ptr("alias/z"), TargetKeyId: ptr(target)}, "ValidationException", "Aliases must refer to keys. Not aliases")
+		b.fails(c, "UpdateAlias", &kms.UpdateAliasInput{AliasName: ptr("alias/x"), TargetKeyId: ptr(target)}, "ValidationException", "Aliases must refer to keys. Not aliases")
+	}
 	b.fails(c, "CreateAlias", create("alias/a b", k2), "ValidationException", "")
 	must[kms.UpdateAliasOutput](b, c, "UpdateAlias", &kms.UpdateAliasInput{AliasName: ptr("alias/x"), TargetKeyId: k2.KeyId})
 	if d := must[kms.DescribeKeyOutput](b, c, "DescribeKey", &kms.DescribeKeyInput{KeyId: ptr("alias/x")}); *d.KeyMetadata.KeyId != *k2.KeyId {

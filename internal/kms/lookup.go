@@ -125,10 +125,10 @@ func (s *Service) find(ctx context.Context, tx *store.Tx, c *api.Call, id *strin
 	}
 	f, err := s.findRef(ctx, tx, c, r)
 	if errors.Is(err, errForeign) {
-		return found{}, errAccessDenied("User: %s is not authorized to perform this operation on the resource %s because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access", c.Principal.ARN, r.arn())
+		return found{}, errForeignKey(c)
 	}
 	if err == nil && f.Account != c.Account && how == byKey {
-		return found{}, errAccessDenied("This operation cannot be performed on a key of another account: %s", f.arn())
+		return found{}, errForeignKey(c)
 	}
 	return f, err
 }

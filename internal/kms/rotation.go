@@ -163,17 +163,17 @@ func (s *Service) rotateKeyOnDemand(ctx context.Context, tx *store.Tx, c *api.Ca
 	if err != nil {
 		return nil, err
 	}
-	if err := f.canRotate(true); err != nil {
-		return nil, err
-	}
-	if err := f.onPrimary(); err != nil {
-		return nil, err
-	}
-	if f.Origin == originExternal && len(f.Materials) == 0 {
+	if f.Spec == specSymmetric && f.Origin == originExternal && len(f.Materials) == 0 {
 		return nil, errNothingPending(f.Key)
 	}
 	k, err := s.edit(ctx, tx, c, in.KeyId, rotating)
 	if err != nil {
+		return nil, err
+	}
+	if err := k.canRotate(true); err != nil {
+		return nil, err
+	}
+	if err := k.onPrimary(); err != nil {
 		return nil, err
 	}
 	if k.Rotation.OnDemand >= s.cfg.Quotas.OnDemandRotations {

@@ -84,6 +84,10 @@ func Message(r *Request, l *Layers, d *Decision) string {
 		b.WriteString(" is not authorized to perform: ")
 	}
 	b.WriteString(r.Action)
+	if d.Effect != Allow && d.Layer == LayerResource && l.Mode == ModeKMS && d.Cross {
+		b.WriteString(" on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access")
+		return b.String()
+	}
 	if r.Resource != "" {
 		b.WriteString(" on resource: ")
 		b.WriteString(r.Resource)
@@ -99,8 +103,6 @@ func Message(r *Request, l *Layers, d *Decision) string {
 	switch {
 	case d.Effect == Allow:
 		b.WriteString(" because " + d.Reason)
-	case d.Layer == LayerResource && l.Mode == ModeKMS && d.Cross:
-		b.WriteString(" because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access")
 	case d.Effect == ExplicitDeny:
 		b.WriteString(" with an explicit deny in " + article + layer)
 	case d.Layer == LayerNone:
