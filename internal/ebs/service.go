@@ -35,6 +35,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/sealdesk/sealdesk/internal/api"
+	"github.com/sealdesk/sealdesk/internal/audit"
 	"github.com/sealdesk/sealdesk/internal/block"
 	"github.com/sealdesk/sealdesk/internal/store"
 )
@@ -68,7 +69,7 @@ func New(snapshots Snapshots) *Service { return &Service{snapshots} }
 
 // Operations is the service's part of the operation table.
 func (s *Service) Operations() []api.Operation {
-	return []api.Operation{
+	ops := []api.Operation{
 		api.NewSteps("ebs", "ListSnapshotBlocks", s.listSnapshotBlocks, api.ReadOnly(), api.On(func(_ context.Context, tx *store.Tx, c *api.Call, in *ebs.ListSnapshotBlocksInput) ([]api.Target, error) {
 			return []api.Target{s.snapshots.DirectTarget(tx, c, aws.ToString(in.SnapshotId))}, nil
 		})),
@@ -90,6 +91,13 @@ func (s *Service) Operations() []api.Operation {
 			return []api.Target{s.snapshots.DirectTarget(tx, c, aws.ToString(in.SnapshotId))}, nil
 		})),
 	}
+	api.NameResources(ops, func(c *api.Call, id string) audit.Resource {
+		if !strings.HasPrefix(id, "snap-") {
+			return audit.Resource{}
+		}
+		return audit.Resource{AccountID: c.Account, Type: "AWS::EC2::Snapshot", ARN: "arn:aws:ec2:" + c.Region + "::snapshot/" + id}
+	})
+	return ops
 }
 
 // onStartSnapshot: condition keys from the Service Authorization Reference, "Amazon EBS".

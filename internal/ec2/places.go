@@ -220,7 +220,7 @@ func (s *Service) placeTags(tx *store.Tx, c *api.Call, id string) []types.Tag {
 	if t := s.tags.Get(tx, key(c.Account, c.Region, id)); t != nil {
 		return tagList(t.Tags)
 	}
-	return []types.Tag{}
+	return nil
 }
 
 // eachDisk makes a filter value of every volume attached to an instance.

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/sealdesk/sealdesk/internal/api"
+	"github.com/sealdesk/sealdesk/internal/audit"
 	"github.com/sealdesk/sealdesk/internal/clock"
 	"github.com/sealdesk/sealdesk/internal/ids"
 	"github.com/sealdesk/sealdesk/internal/kms/keyring"
@@ -136,7 +137,20 @@ func (s *Service) Operations() []api.Operation {
 		s.tagOperations(), s.defaultsOperations(), s.snapshotOperations(), s.lockOperations(), s.recycleOperations(), s.placeOperations(), s.hostOperations()} {
 		ops = append(ops, part...)
 	}
+	api.NameResources(ops, resourceOf)
 	return ops
+}
+
+// recordTypes are the types of resources in CloudTrail's event history.
+var recordTypes = map[string]string{"volume": "AWS::EC2::Volume", "snapshot": "AWS::EC2::Snapshot", "instance": "AWS::EC2::Instance",
+	"vpc": "AWS::EC2::VPC", "subnet": "AWS::EC2::Subnet", "security-group": "AWS::EC2::SecurityGroup"}
+
+func resourceOf(c *api.Call, id string) audit.Resource {
+	if !resourceID.MatchString(id) {
+		return audit.Resource{}
+	}
+	kind := kindOf(id)
+	return audit.Resource{AccountID: c.Account, Type: recordTypes[kind], ARN: resourceARN(c, kind, id)}
 }
 
 // The operations of EC2 differ from those of other services in one thing: most
@@ -197,6 +211,14 @@ func serviceError(err error) (smithy.APIError, bool) {
 
 // key is where a record of the call's account and region lies.
 func key(account, region, id string) string { return account + "/" + region + "/" + id }
+
+// resourceARN is the ARN of one of the caller's resources.
+func resourceARN(c *api.Call, kind, id string) string {
+	if kind == "snapshot" {
+		return "arn:aws:ec2:" + c.Region + "::snapshot/" + id
+	}
+	return arnOf(c.Account, c.Region, kind, id)
+}
 
 func arnOf(account, region, kind, id string) string {
 	return "arn:aws:ec2:" + region + ":" + account + ":" + kind + "/" + id

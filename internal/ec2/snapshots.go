@@ -204,7 +204,7 @@ func (s *Service) createSnapshot(ctx context.Context, c *api.Call, in *ec2.Creat
 	}
 	o := describeSnapshot(n)
 	return &ec2.CreateSnapshotOutput{DataEncryptionKeyId: o.DataEncryptionKeyId, Description: o.Description, Encrypted: o.Encrypted, KmsKeyId: o.KmsKeyId,
-		OwnerId: o.OwnerId, Progress: aws.String(""), SnapshotId: o.SnapshotId, StartTime: o.StartTime, State: answered(o.State, types.SnapshotStateCompleted, types.SnapshotStatePending), StorageTier: o.StorageTier, Tags: o.Tags,
+		OwnerId: o.OwnerId, Progress: aws.String(""), SnapshotId: o.SnapshotId, StartTime: o.StartTime, State: answered(o.State, types.SnapshotStateCompleted, types.SnapshotStatePending), StorageTier: o.StorageTier, Tags: createdTags(n.Tags),
 		VolumeId: o.VolumeId, VolumeSize: o.VolumeSize, FullSnapshotSizeInBytes: o.FullSnapshotSizeInBytes}, nil
 }
 
@@ -455,7 +455,7 @@ func (s *Service) createSnapshots(ctx context.Context, c *api.Call, in *ec2.Crea
 	for _, n := range ns {
 		o := describeSnapshot(n)
 		out.Snapshots = append(out.Snapshots, types.SnapshotInfo{Description: o.Description, Encrypted: o.Encrypted, OwnerId: o.OwnerId, Progress: aws.String(""),
-			SnapshotId: o.SnapshotId, StartTime: o.StartTime, State: answered(o.State, types.SnapshotStateCompleted, types.SnapshotStatePending), Tags: o.Tags, VolumeId: o.VolumeId, VolumeSize: o.VolumeSize})
+			SnapshotId: o.SnapshotId, StartTime: o.StartTime, State: answered(o.State, types.SnapshotStateCompleted, types.SnapshotStatePending), Tags: createdTags(n.Tags), VolumeId: o.VolumeId, VolumeSize: o.VolumeSize})
 	}
 	return out, nil
 }
@@ -510,7 +510,7 @@ func (s *Service) copySnapshot(ctx context.Context, c *api.Call, in *ec2.CopySna
 	if err := s.makeCopy(ctx, c, sn, n, src); err != nil {
 		return nil, err
 	}
-	return &ec2.CopySnapshotOutput{SnapshotId: aws.String(n.ID), Tags: tagList(tags)}, nil
+	return &ec2.CopySnapshotOutput{SnapshotId: aws.String(n.ID), Tags: createdTags(tags)}, nil
 }
 
 // newCopy is the draft of a copy. It shows no volume. Source: EC2 API Reference, CopySnapshot.

@@ -32,10 +32,7 @@ func (s *Service) onTagged(tx *store.Tx, c *api.Call, ids []string, tags map[str
 	var out []api.Target
 	for _, id := range ids {
 		kind := kindOf(id)
-		t := api.Target{ARN: arnOf(c.Account, c.Region, kind, id), Keys: map[string][]string{"ec2:Region": {c.Region}}}
-		if kind == "snapshot" {
-			t.ARN = "arn:aws:ec2:" + c.Region + "::snapshot/" + id
-		}
+		t := api.Target{ARN: resourceARN(c, kind, id), Keys: map[string][]string{"ec2:Region": {c.Region}}}
 		if have, _, err := s.tagsOf(tx, c, id); err == nil {
 			resourceTagKeys(t.Keys, have)
 		}
@@ -252,12 +249,15 @@ func tagMap(tags []types.Tag) map[string]string {
 	return m
 }
 
-// tagList is in order of key.
+// tagList is in order of key. Without tags it is nil: what is described then has no Tags.
 func tagList(tags map[string]string) []types.Tag {
-	out := make([]types.Tag, 0, len(tags))
+	var out []types.Tag
 	for k, v := range tags {
 		out = append(out, types.Tag{Key: aws.String(k), Value: aws.String(v)})
 	}
 	sort.Slice(out, func(i, j int) bool { return *out[i].Key < *out[j].Key })
 	return out
 }
+
+// createdTags are the tags in the answer to a creation, which has Tags also when there are none.
+func createdTags(tags map[string]string) []types.Tag { return append([]types.Tag{}, tagList(tags)...) }

@@ -280,7 +280,7 @@ func (s *Service) createVolume(ctx context.Context, c *api.Call, in *ec2.CreateV
 	o := s.describe(v)
 	return &ec2.CreateVolumeOutput{AvailabilityZone: o.AvailabilityZone, AvailabilityZoneId: o.AvailabilityZoneId, CreateTime: o.CreateTime,
 		Encrypted: o.Encrypted, Iops: o.Iops, KmsKeyId: o.KmsKeyId, MultiAttachEnabled: o.MultiAttachEnabled, Operator: o.Operator, OwnerId: o.OwnerId,
-		Size: o.Size, SnapshotId: o.SnapshotId, State: answered(o.State, types.VolumeStateAvailable, types.VolumeStateCreating), Tags: o.Tags, Throughput: o.Throughput, VolumeArn: o.VolumeArn, VolumeId: o.VolumeId,
+		Size: o.Size, SnapshotId: o.SnapshotId, State: answered(o.State, types.VolumeStateAvailable, types.VolumeStateCreating), Tags: createdTags(v.Tags), Throughput: o.Throughput, VolumeArn: o.VolumeArn, VolumeId: o.VolumeId,
 		VolumeType: o.VolumeType}, nil
 }
 

@@ -235,9 +235,10 @@ func (g *Gateway) refuse(op *api.Operation, in any) error {
 }
 
 // fillLists makes the top-level lists of a List… or Describe… reply empty instead
-// of absent, as AWS sends them: clients read Grants of ListGrants without asking.
+// of absent, as AWS sends them: clients read Grants of ListGrants without asking. Of
+// DescribeXAttribute the reply has the attribute asked for, and no other.
 func fillLists(op *api.Operation, out any) {
-	if !strings.HasPrefix(op.Name, "List") && !strings.HasPrefix(op.Name, "Describe") && op.Name != "LookupEvents" {
+	if strings.HasSuffix(op.Name, "Attribute") || !strings.HasPrefix(op.Name, "List") && !strings.HasPrefix(op.Name, "Describe") && op.Name != "LookupEvents" {
 		return
 	}
 	v := reflect.ValueOf(out).Elem()

@@ -149,9 +149,18 @@ func (g *Gateway) answer(r *http.Request, svc *wire.Service, body []byte, auth *
 		return fail(&wire.Error{Kind: wire.Serialization, Message: "The request body is not valid UTF-8."})
 	}
 	in := reflect.New(op.In).Interface()
+	unknown := ""
 	err := model.Decode(r, body, in, func(member string) {
+		if svc.Protocol == wire.EC2Query {
+			unknown = member
+			return
+		}
 		g.log.Warn("unknown parameter ignored", "operation", svc.Name+":"+name, "parameter", member, "requestId", c.RequestID)
 	})
+	if err == nil && unknown != "" {
+		// EC2 alone refuses what it does not know. Source: EC2 API Reference, "Client error codes".
+		err = &smithy.GenericAPIError{Code: "UnknownParameter", Message: "The parameter " + unknown + " is not recognized"}
+	}
 	if err != nil {
 		return fail(err)
 	}

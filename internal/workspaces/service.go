@@ -20,12 +20,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/workspaces"
 
 	"github.com/sealdesk/sealdesk/internal/api"
+	"github.com/sealdesk/sealdesk/internal/audit"
 	"github.com/sealdesk/sealdesk/internal/clock"
 	"github.com/sealdesk/sealdesk/internal/compute"
 	"github.com/sealdesk/sealdesk/internal/store"
@@ -223,6 +225,15 @@ func (s *Service) Operations() []api.Operation {
 	ops = append(ops, s.aliasOperations()...)
 	ops = append(ops, s.signInOperations()...)
 	ops = append(ops, s.accountOperations()...)
+	api.NameResources(ops, func(c *api.Call, id string) audit.Resource {
+		switch prefix, _, _ := strings.Cut(id, "-"); prefix {
+		case "ws":
+			return audit.Resource{AccountID: c.Account, Type: "AWS::WorkSpaces::Workspace", ARN: resourceARN(c, "workspace", id)}
+		case "wsca":
+			return audit.Resource{AccountID: c.Account, Type: "AWS::WorkSpaces::ConnectionAlias", ARN: resourceARN(c, "connectionalias", id)}
+		}
+		return audit.Resource{}
+	})
 	return ops
 }
 
