@@ -91,7 +91,7 @@ func TestRequestsThatCannotBeRead(t *testing.T) {
 		{"EC2, body too large", ec2("Action=DescribeVolumes&NextToken=" + huge + ec2Version), 413, []string{"RequestEntityTooLarge"}},
 		{"EC2, required member missing", ec2("Action=DeleteVolume" + ec2Version), 400, []string{"MissingParameter"}},
 		{"EC2, a member that is not supported", ec2("Action=CreateVolume&Size=1&AvailabilityZone=us-west-2a&OutpostArn=arn:aws:outposts:us-west-2:111122223333:outpost/op-0123456789abcdef0" + ec2Version), 400, []string{"UnsupportedOperation", "OutpostArn"}},
-		{"EC2, a member that nobody knows", ec2("Action=DescribeVolumes&Flavour=mint" + ec2Version), 200, []string{"volumeSet"}},
+		{"EC2, a member that nobody knows", ec2("Action=DescribeVolumes&Flavour=mint" + ec2Version), 400, []string{"UnknownParameter", "Flavour"}},
 
 		{"REST-JSON, unknown path", ebs("POST", "/windows", "{}"), 404, []string{"UnknownOperationException"}},
 		{"REST-JSON, wrong method", ebs("DELETE", "/snapshots", ""), 404, []string{"UnknownOperationException"}},

@@ -119,7 +119,7 @@ func (s *Service) createTags(_ context.Context, tx *store.Tx, c *api.Call, in *e
 			next[k] = v
 		}
 		if len(next) > maxTags {
-			return nil, fail("TagLimitExceeded", "The maximum number of tags on %s is %d.", id, maxTags)
+			return nil, fail("TagLimitExceeded", "The maximum number of Tags for a resource has been reached. (%s, %d)", id, maxTags)
 		}
 		if err := put(next); err != nil {
 			return nil, err
@@ -221,7 +221,7 @@ func checkTags(tags []types.Tag) error {
 		seen[k] = true
 	}
 	if len(tags) > maxTags {
-		return fail("TagLimitExceeded", "The maximum number of tags is %d.", maxTags)
+		return fail("TagLimitExceeded", "The maximum number of Tags for a resource has been reached. (%d)", maxTags)
 	}
 	return nil
 }
