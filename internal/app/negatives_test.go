@@ -71,6 +71,8 @@ func TestRequestsThatCannotBeRead(t *testing.T) {
 		{"awsJson, a member that is not supported", kms("GenerateRandom", `{"NumberOfBytes": 8, "Recipient": {"KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256", "AttestationDocument": "AAAA"}}`), 400, []string{"Recipient"}},
 		{"awsJson, a member that nobody knows", kms("GenerateRandom", `{"NumberOfBytes": 8, "Flavour": "mint"}`), 200, []string{"Plaintext"}},
 
+		{"Query, no version", iam("Action=ListUsers"), 400, []string{"InvalidAction", "Could not find operation ListUsers for version NO_VERSION_SPECIFIED"}},
+		{"Query, another version", iam("Action=ListUsers&Version=2009-01-01"), 400, []string{"InvalidAction", "Could not find operation ListUsers for version 2009-01-01"}},
 		{"Query, unknown operation", iam("Action=Defenestrate" + iamVersion), 400, []string{"InvalidAction", "Defenestrate"}},
 		{"Query, no operation", iam("Version=2010-05-08"), 400, []string{"MissingAction"}},
 		{"Query, wrong type", iam("Action=ListUsers&MaxItems=many" + iamVersion), 400, []string{"MalformedInput", "MaxItems"}},

@@ -295,7 +295,7 @@ func TestFederationAndSessionTokens(t *testing.T) {
 	_, err = w.KMS(fred).CreateKey(ctx, &kms.CreateKeyInput{})
 	fails(t, "allowed by the session only", err, "AccessDeniedException", "")
 	_, err = w.IAM(fred).ListUsers(ctx, &iam.ListUsersInput{})
-	fails(t, "IAM as a federated user", err, "AccessDenied", "")
+	fails(t, "IAM as a federated user", err, "InvalidClientTokenId", "")
 	_, err = w.STS(fred).GetFederationToken(ctx, &sts.GetFederationTokenInput{Name: aws.String("more")})
 	fails(t, "federation from a session", err, "AccessDenied", "session credentials")
 	bare, err := w.STS(bob).GetFederationToken(ctx, &sts.GetFederationTokenInput{Name: aws.String("bare")})
@@ -313,7 +313,7 @@ func TestFederationAndSessionTokens(t *testing.T) {
 		t.Errorf("a session of the user: %v", err)
 	}
 	_, err = w.IAM(same).ListUsers(ctx, &iam.ListUsersInput{})
-	fails(t, "IAM in a session without MFA", err, "AccessDenied", "")
+	fails(t, "IAM in a session without MFA", err, "InvalidClientTokenId", "The security token included in the request is invalid")
 	_, err = w.STS(same).GetSessionToken(ctx, &sts.GetSessionTokenInput{})
 	fails(t, "a session from a session", err, "AccessDenied", "Cannot call GetSessionToken with session credentials")
 	_, err = w.STS(apptest.Keys(*ses.Credentials.AccessKeyId, *ses.Credentials.SecretAccessKey, *fed.Credentials.SessionToken)).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})

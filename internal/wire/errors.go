@@ -184,7 +184,7 @@ func (s *Service) kindReply(k Kind, message string) ErrorReply {
 }
 
 var commonStatus = map[string]int{
-	"AccessDenied": 403, "UnauthorizedOperation": 403, "AuthFailure": 401, "DryRunOperation": 412,
+	"AccessDenied": 403, "InvalidClientTokenId": 403, "UnauthorizedOperation": 403, "AuthFailure": 401, "DryRunOperation": 412,
 	"InternalFailure": 500, "InternalError": 500, "InternalServerException": 500, "ServiceUnavailable": 503, "Unavailable": 503,
 	"RequestLimitExceeded": 503, "ServiceUnavailableException": 503, "ThrottlingException": 400, "OptInRequired": 403,
 }

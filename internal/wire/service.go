@@ -138,6 +138,9 @@ func (s *Service) Detect(r *http.Request, body []byte) (op string, err error) {
 		if op = param(r, body, "Action"); op == "" {
 			return "", &Error{Kind: MissingAction, Message: "The request must contain the parameter Action"}
 		}
+		if v := param(r, body, "Version"); s.Protocol == Query && v != s.APIVersion {
+			return op, noSuchVersion(op, v)
+		}
 	case RESTJSON:
 		m := s.route(r)
 		if m == nil {
@@ -154,11 +157,19 @@ func (s *Service) Detect(r *http.Request, body []byte) (op string, err error) {
 func (s *Service) unknownOperation(op string) error {
 	switch s.Protocol {
 	case Query:
-		return &Error{Kind: UnknownOperation, Message: "Could not find operation " + clip(op) + " for version " + s.APIVersion}
+		return noSuchVersion(op, s.APIVersion)
 	case EC2Query:
 		return &Error{Kind: UnknownOperation, Message: "The action " + clip(op) + " is not valid for this web service."}
 	}
 	return &Error{Kind: UnknownOperation, Message: "The operation " + quote(op) + " is not one of " + s.Name}
+}
+
+// noSuchVersion is AWS's answer to an operation that the version of the API lacks.
+func noSuchVersion(op, version string) error {
+	if version == "" {
+		version = "NO_VERSION_SPECIFIED"
+	}
+	return &Error{Kind: UnknownOperation, Message: "Could not find operation " + clip(op) + " for version " + clip(version)}
 }
 
 // NotServed is the refusal of an operation that the model knows and this
