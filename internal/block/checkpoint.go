@@ -87,20 +87,26 @@ type sideWrite struct {
 // writeSide puts reserved groups into their segments, and marks these to be synced.
 func (v *Volume) writeSide(ws []sideWrite) (err error) {
 	for _, w := range ws {
-		s := w.run.seg
-		if err == nil {
-			if _, err = w.run.f.WriteAt(w.buf, int64(w.run.slot)*BlockSize); err != nil {
-				err = fmt.Errorf("write segment %x: %w", s.id, err)
-			}
+		err = v.writeRun(w.run, w.buf, err)
+	}
+	return err
+}
+
+// writeRun writes one reserved group, unless one before it failed with err, and lets go of its segment.
+func (v *Volume) writeRun(r sideRun, buf []byte, err error) error {
+	s := r.seg
+	if err == nil {
+		if _, err = r.f.WriteAt(buf, int64(r.slot)*BlockSize); err != nil {
+			err = fmt.Errorf("write segment %x: %w", s.id, err)
 		}
-		v.mu.Lock()
-		v.markSegDirty(s)
-		if s.wref {
-			v.files.release(s)
-		} else {
-			s.wref = true // the reference becomes the writer's again
-		}
-		v.mu.Unlock()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.markSegDirty(s)
+	if s.wref {
+		v.files.release(s)
+	} else {
+		s.wref = true // the reference becomes the writer's again
 	}
 	return err
 }
@@ -139,11 +145,17 @@ func (v *Volume) Checkpoint() error {
 // complete makes a captured state durable. Caller holds ckptMu since it was captured. A
 // captured state must be completed: the map in memory refers to its pages already.
 func (v *Volume) complete(c *captured, flags uint16) error {
-	if err := v.writeSide(c.pages); err != nil {
+	err := v.writeSide(c.pages)
+	for _, w := range c.pages {
+		if len(v.pageBufs) < keptPageBufs {
+			v.pageBufs = append(v.pageBufs, w.buf)
+		}
+	}
+	if err != nil {
 		return v.failNow("write map pages", err)
 	}
 	v.syncMu.Lock()
-	err := v.syncLocked()
+	err = v.syncLocked()
 	v.syncMu.Unlock()
 	if err != nil {
 		return err
@@ -300,7 +312,7 @@ func (v *Volume) sealPages(runs []sideRun) []sideWrite {
 			if r < 0 || g.nblocks == runs[r].blocks {
 				finish()
 				r++
-				buf = make([]byte, int(1+runs[r].blocks)*BlockSize+tagLen)
+				buf = v.pageBuf(int(1+runs[r].blocks)*BlockSize + tagLen)
 				g = group{flags: groupSide, seg: runs[r].seg.id, slot: runs[r].slot, epoch: v.cur.num, ctr: v.descCtr}
 				v.descCtr++
 			}
@@ -332,6 +344,21 @@ func (v *Volume) sealPages(runs []sideRun) []sideWrite {
 	}
 	finish()
 	return ws
+}
+
+// keptPageBufs is how many buffers of a checkpoint are kept for the next: 2 MiB of pages, those of 250 MiB of volume.
+const keptPageBufs = 4
+
+// pageBuf is a buffer of n bytes, with anything in it. Caller holds ckptMu.
+func (v *Volume) pageBuf(n int) []byte {
+	if k := len(v.pageBufs) - 1; k >= 0 {
+		b := v.pageBufs[k]
+		v.pageBufs = v.pageBufs[:k]
+		if cap(b) >= n {
+			return b[:n]
+		}
+	}
+	return make([]byte, n)
 }
 
 // entryOf is the entry that refers to a page: in its parent, or the root entry.

@@ -2,6 +2,7 @@ package block
 
 import (
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -42,7 +43,7 @@ func (v *Volume) occupancy() (o occupancy) {
 	}
 	seg := int64(v.segSlots)
 	part := func(p float64) int64 { return int64(p * float64(o.live)) }
-	o.moved = min(max(part(awaiting), 4*seg), 1<<30/BlockSize)
+	o.moved = min(max(part(awaiting), 8*seg), 1<<30/BlockSize)
 	// The open segments and the spare have to fit in too, except in a volume so small (by default: below some 350 MiB) that
 	// it would be compacted all the time for what is only a few segments.
 	o.limit = max(part(maxDead)-o.moved-4*seg, min(16*seg, v.Size()/BlockSize/2))
@@ -53,16 +54,16 @@ func (v *Volume) occupancy() (o occupancy) {
 // setPace looks how far compaction is behind. It is called for each segment of the log and each that was moved away;
 // caller holds v.mu for writing.
 func (v *Volume) setPace() {
-	v.pace = 0
+	v.pace, v.behind = 0, false
 	if v.opt.CompactBytesPerSecond < 0 || v.opt.CheckpointInterval < 0 {
 		return
 	}
 	o := v.occupancy()
-	if o.dead > o.from {
+	if v.behind = o.dead > o.from; v.behind {
 		v.wake()
 	}
-	if behind := float64(o.dead-o.from) / float64(max(o.limit-o.from, 1)); behind > 0 {
-		v.pace = time.Duration(min(behind*max(behind, 1), 8) * float64(v.freeing))
+	if late := 2*float64(o.dead-o.from)/float64(max(o.limit-o.from, 1)) - 1; late > 0 {
+		v.pace = time.Duration(min(late*max(late, 1), 8) * float64(v.freeing))
 	}
 }
 
@@ -109,13 +110,15 @@ func (v *Volume) compact() {
 	}
 	var gain int64 // slots, since cycle
 	cycle, paused := time.Now(), false
+	m := movers.Get().(*mover)
+	defer movers.Put(m)
 	for {
 		s, dead, most := v.victim()
 		if s == nil {
 			return
 		}
 		start := time.Now()
-		n, err := v.compactSegment(s)
+		n, err := v.compactSegment(s, m)
 		if err != nil {
 			v.log.Warn("compaction stopped", "segment", s.id, "err", err)
 			return
@@ -127,7 +130,7 @@ func (v *Volume) compact() {
 		v.moved += int64(s.used)
 		enough := v.moved >= most
 		v.setPace()
-		behind := v.pace > 0
+		behind := v.behind
 		v.mu.Unlock()
 		if enough {
 			if v.checkpoint(0) != nil {
@@ -181,8 +184,22 @@ type moved struct {
 	ge   groupEntry
 }
 
+// mover holds what compaction has in its hands: the group it reads, and what is alive of several as the group it will write.
+type mover struct {
+	in      []byte
+	out     []byte // room for a descriptor, then sealed blocks, of at most two groups
+	batch   []moved
+	entries []groupEntry
+	scratch []byte
+}
+
+var movers = sync.Pool{New: func() any {
+	const group = groupBlocks * BlockSize
+	return &mover{in: make([]byte, BlockSize+group+tagLen), out: make([]byte, BlockSize, BlockSize+2*group), scratch: make([]byte, 0, BlockSize)}
+}}
+
 // compactSegment moves all that is alive out of s and returns the bytes it moved.
-func (v *Volume) compactSegment(s *segment) (int64, error) {
+func (v *Volume) compactSegment(s *segment, m *mover) (int64, error) {
 	v.life.RLock()
 	defer v.life.RUnlock()
 	v.mu.RLock()
@@ -196,65 +213,66 @@ func (v *Volume) compactSegment(s *segment) (int64, error) {
 		return 0, err
 	}
 	defer v.files.release(s)
+	m.batch, m.out = m.batch[:0], m.out[:BlockSize]
 	var n int64
-	var batch []moved
-	buf := make([]byte, (1+groupBlocks)*BlockSize+tagLen)
-	out := make([]byte, 0, groupBlocks*BlockSize)
-	flush := func() error {
-		if len(batch) == 0 {
-			return nil
-		}
-		n += int64(len(batch)) * BlockSize
-		err := v.moveBatch(batch, out)
-		batch, out = batch[:0], out[:0]
-		return err
-	}
 	for slot := uint32(0); slot < s.used; {
-		if _, err := f.ReadAt(buf[:BlockSize], int64(slot)*BlockSize); err != nil {
+		if _, err := f.ReadAt(m.in[:BlockSize], int64(slot)*BlockSize); err != nil {
 			return n, v.readErr(fmt.Sprintf("segment %x slot %d", s.id, slot), err)
 		}
-		g, err := openGroup(buf, v.epochOf)
+		g, err := openGroup(m.in, v.epochOf)
 		if err != nil || g.seg != s.id || g.slot != slot || slot+1+g.nblocks > v.segSlots {
 			v.keep(s)
 			// The map still proves every block; only the moving needs the descriptor.
 			return n, v.corrupt(fmt.Sprintf("descriptor in segment %x slot %d", s.id, slot), err)
 		}
-		data := buf[:int(g.nblocks)*BlockSize]
+		data := m.in[:int(g.nblocks)*BlockSize]
 		if len(data) > 0 {
 			if _, err := f.ReadAt(data, int64(slot+1)*BlockSize); err != nil {
 				return n, v.readErr(fmt.Sprintf("segment %x slot %d", s.id, slot+1), err)
 			}
 		}
-		k := uint32(0)
-		v.mu.Lock()
-		for i := range g.entries {
-			ge := g.entries[i]
-			if !ge.hasBlock() {
-				continue
-			}
-			at := makeLoc(s.id, slot+1+k, ge.kind)
-			k++
-			alive, err := v.alive(&ge, at)
-			if err != nil {
-				v.mu.Unlock()
+		if len(m.batch)+int(g.nblocks) > 2*groupBlocks {
+			n += int64(len(m.batch)) * BlockSize
+			if err := v.moveBatch(m); err != nil {
 				return n, err
 			}
-			if alive && ge.kind == kindData {
-				batch = append(batch, moved{at, ge})
-				out = append(out, data[int(k-1)*BlockSize:int(k)*BlockSize]...)
-			}
-			if len(batch) == groupBlocks {
-				v.mu.Unlock()
-				if err := flush(); err != nil {
-					return n, err
-				}
-				v.mu.Lock()
-			}
 		}
-		v.mu.Unlock()
+		if err := v.pickAlive(m, g, data); err != nil {
+			return n, err
+		}
 		slot += 1 + g.nblocks
 	}
-	return n, flush()
+	n += int64(len(m.batch)) * BlockSize
+	return n, v.moveBatch(m)
+}
+
+// pickAlive adds what is alive of a group to the batch, which has room for all of it.
+func (v *Volume) pickAlive(m *mover, g *group, data []byte) error {
+	v.mu.Lock()
+	first := len(m.batch)
+	k := uint32(0)
+	for i := range g.entries {
+		ge := &g.entries[i]
+		if !ge.hasBlock() {
+			continue
+		}
+		at := makeLoc(g.seg, g.slot+1+k, ge.kind)
+		k++
+		alive, err := v.alive(ge, at)
+		if err != nil {
+			v.mu.Unlock()
+			return err
+		}
+		if alive && ge.kind == kindData {
+			m.batch = append(m.batch, moved{at, *ge})
+		}
+	}
+	v.mu.Unlock()
+	for _, b := range m.batch[first:] {
+		at := int(b.from.slot()-g.slot-1) * BlockSize
+		m.out = append(m.out, data[at:at+BlockSize]...)
+	}
+	return nil
 }
 
 func (v *Volume) keep(s *segment) {
@@ -323,9 +341,15 @@ func (v *Volume) alive(ge *groupEntry, l loc) (bool, error) {
 	return true, nil
 }
 
-// moveBatch writes sealed blocks into the side segments and repoints the map, except
-// for blocks that were overwritten meanwhile.
-func (v *Volume) moveBatch(batch []moved, data []byte) error {
+// moveBatch writes the batch into the side segments and repoints the map, except for blocks that were overwritten
+// meanwhile. The batch is empty afterwards. Caller holds life, so that the keys stay.
+func (v *Volume) moveBatch(m *mover) error {
+	batch := m.batch
+	if len(batch) == 0 {
+		return nil
+	}
+	out := m.out
+	m.batch, m.out = m.batch[:0], m.out[:BlockSize]
 	// A checkpoint between the reservation and the writing would call the new place
 	// durable before it was written.
 	v.ckptMu.Lock()
@@ -340,46 +364,56 @@ func (v *Volume) moveBatch(batch []moved, data []byte) error {
 		v.mu.Unlock()
 		return err
 	}
-	ws := make([]sideWrite, 0, len(runs))
-	places := make([]loc, 0, len(batch))
-	i := 0
-	scratch := make([]byte, 0, BlockSize)
-	for _, r := range runs {
-		buf := make([]byte, int(1+r.blocks)*BlockSize)
-		g := group{flags: groupSide, seg: r.seg.id, slot: r.slot, nblocks: r.blocks, epoch: v.cur.num, ctr: v.descCtr}
-		v.descCtr++
-		for k := range r.blocks {
-			g.entries = append(g.entries, batch[i].ge)
-			copy(buf[int(1+k)*BlockSize:], data[i*BlockSize:(i+1)*BlockSize])
-			places = append(places, makeLoc(r.seg.id, r.slot+1+k, kindData))
-			i++
-		}
-		g.sealInto(v.cur.desc, v.vid, buf, scratch)
-		ws = append(ws, sideWrite{r, buf})
-	}
+	ep, ctr := v.cur, v.descCtr
+	v.descCtr += uint64(len(runs))
 	v.mu.Unlock()
-	if err := v.writeSide(ws); err != nil {
+	at := 0
+	for i, r := range runs {
+		// Its descriptor takes the place of the block before, which the run before has written.
+		buf := out[at*BlockSize : (at+1+int(r.blocks))*BlockSize]
+		if err == nil {
+			g := group{flags: groupSide, seg: r.seg.id, slot: r.slot, nblocks: r.blocks, epoch: ep.num, ctr: ctr + uint64(i), entries: m.entries[:0]}
+			for _, b := range batch[at : at+int(r.blocks)] {
+				g.entries = append(g.entries, b.ge)
+			}
+			g.sealInto(ep.desc, v.vid, buf, m.scratch)
+			m.entries = g.entries
+		}
+		err = v.writeRun(r, buf, err)
+		at += int(r.blocks)
+	}
+	if err != nil {
 		return v.failNow("write moved blocks", err)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for i, b := range batch {
-		n, _, err := v.leafOrSkip(b.ge.addr)
-		if err != nil {
-			return err
+	i := 0
+	for _, r := range runs {
+		for k := range r.blocks {
+			if err := v.repoint(&batch[i], makeLoc(r.seg.id, r.slot+1+k, kindData)); err != nil {
+				return err
+			}
+			i++
 		}
-		if n == nil {
-			continue
-		}
-		e := n.ent[b.ge.addr&(fanOut-1)]
-		if e.loc != b.from {
-			continue
-		}
-		if _, err := v.leaf(b.ge.addr, true); err != nil {
-			return err
-		}
-		e.loc = places[i]
-		v.setEntry(&n.ent[b.ge.addr&(fanOut-1)], e)
 	}
+	return nil
+}
+
+// repoint has the map refer to a moved block's new place, unless it was overwritten. Caller holds v.mu for writing.
+func (v *Volume) repoint(b *moved, to loc) error {
+	n, _, err := v.leafOrSkip(b.ge.addr)
+	if err != nil || n == nil {
+		return err
+	}
+	slot := &n.ent[b.ge.addr&(fanOut-1)]
+	e := *slot
+	if e.loc != b.from {
+		return nil
+	}
+	if _, err := v.leaf(b.ge.addr, true); err != nil { // mark the path dirty
+		return err
+	}
+	e.loc = to
+	v.setEntry(slot, e)
 	return nil
 }

@@ -17,6 +17,7 @@ type head struct {
 	prev  [tagLen]byte
 
 	asked  uint32 // slot at the last flush
+	began  time.Time
 	zeroed uint32 // something was written up to this slot, zeros or by the file's former segment
 
 	buf     []byte // descriptor, data blocks, room for one tag
@@ -78,8 +79,19 @@ func (v *Volume) room(withBlock bool) error {
 	h.seg, h.slot, h.next, h.asked, h.zeroed = s, 0, v.nextSeg, 0, s.stale
 	v.nextSeg++
 	v.setPace()
+	now := time.Now()
+	if now.Sub(h.began) < soon { // so is the next, soon
+		select {
+		case v.ahead <- h.next:
+		default:
+		}
+	}
+	h.began = now
 	return nil
 }
+
+// soon after a segment another is begun by a client that writes much: then the file is made before it is needed.
+const soon = time.Second
 
 // createSegment makes the file of s. A caller that gives space back may use up the
 // spare when the disk is full. Caller holds v.mu for writing.
@@ -90,6 +102,9 @@ func (v *Volume) createSegment(s *segment, urgent bool) error {
 	}
 	s.slots = v.segSlots
 	err := v.files.create(s, size)
+	if errors.Is(err, ErrNoSpace) && v.files.unprepare(true) {
+		err = v.files.create(s, size)
+	}
 	if err != nil && urgent && errors.Is(err, ErrNoSpace) {
 		// little will do; what is left of the spare then serves the next such caller,
 		// because ordinary writes want a whole segment
@@ -530,7 +545,18 @@ func (v *Volume) startBackground() {
 	if v.opt.CheckpointInterval < 0 {
 		return
 	}
-	v.bg.Add(1)
+	v.bg.Add(2)
+	go func() {
+		defer v.bg.Done()
+		for {
+			select {
+			case <-v.stop:
+				return
+			case id := <-v.ahead:
+				v.files.prepare(id, int64(v.segSlots)*BlockSize)
+			}
+		}
+	}()
 	go func() {
 		defer v.bg.Done()
 		t := time.NewTicker(v.opt.CheckpointInterval)
@@ -563,7 +589,7 @@ func (v *Volume) background(timed bool) {
 	v.mu.RLock()
 	need := v.logBytes >= v.opt.CheckpointBytes || v.dataCtr >= v.opt.epochBlocks || v.manyEmptied() ||
 		len(v.dirty[0]) >= v.opt.MapCachePages ||
-		(v.pace > 0 && v.logBytes >= emptyEnough) || // what is not synced yet cannot be compacted
+		(v.behind && v.logBytes >= emptyEnough) || // what is not synced yet cannot be compacted
 		(timed && (v.logBytes > 0 || v.emptied > 0))
 	bad := v.failed != nil || v.closed
 	v.mu.RUnlock()
@@ -571,6 +597,7 @@ func (v *Volume) background(timed bool) {
 		return
 	}
 	if timed && !need {
+		v.files.unprepare(true)
 		if err := v.files.shrink(0); err != nil { // nobody writes
 			v.log.Warn("dead segments stay until the next open", "err", err)
 		}

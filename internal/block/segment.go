@@ -221,18 +221,19 @@ func (c *segFiles) prepare(id uint64, size int64) {
 	}
 }
 
-// unprepare gives up what was prepared; remove: and its file, which else the next opening removes.
-func (c *segFiles) unprepare(remove bool) {
+// unprepare gives up what was prepared, if anything was; remove: and its file, which else the next opening removes.
+func (c *segFiles) unprepare(remove bool) bool {
 	c.ahead.Lock()
 	defer c.ahead.Unlock()
 	if c.ahead.f == nil {
-		return
+		return false
 	}
 	c.ahead.f.Close()
 	c.ahead.f = nil
 	if remove {
 		_ = c.fs.Remove(segName(c.ahead.id))
 	}
+	return true
 }
 
 // remove unlinks the segment; readers that hold it finish first.

@@ -184,6 +184,7 @@ type Volume struct {
 	side      sideHead // moved blocks
 	pages     sideHead
 	pace      time.Duration // what a written block costs its writer at present, so that compaction keeps up
+	behind    bool          // there is more dead space than is let be
 	moved     int64         // slots of segments that compaction emptied since the last checkpoint
 	freeing   time.Duration // what compaction takes to free a block, of late
 	logBytes  int64         // since the last checkpoint
@@ -197,11 +198,13 @@ type Volume struct {
 	owed    atomic.Int64 // ns that writers have to wait yet
 	ckpted  uint64       // log group up to which a durable manifest reaches; guarded by ckptMu
 
-	ckptMu sync.Mutex
+	ckptMu   sync.Mutex
+	pageBufs [][]byte // for the pages of the next checkpoint; guarded by ckptMu
 
 	bg    sync.WaitGroup
 	stop  chan struct{}
 	kick  chan struct{}
+	ahead chan uint64 // segments whose files are to be prepared
 	stats counters
 	bufs  sync.Pool
 }
@@ -416,7 +419,7 @@ func open(opt Options) (_ *Volume, err error) {
 		segs: map[uint64]*segment{}, keyring: m.keyring,
 		rootLoc: m.root, levels: m.levels, segSlots: m.segSlots, nextSeg: m.nextSeg,
 		version: m.version, anchor: Anchor{m.version, m.mac},
-		stop: make(chan struct{}), kick: make(chan struct{}, 1),
+		stop: make(chan struct{}), kick: make(chan struct{}, 1), ahead: make(chan uint64, 1),
 	}
 	v.opt.Key = nil
 	v.epochTab.Store(&map[uint32]*epoch{})
