@@ -47,7 +47,7 @@ func (v *Volume) occupancy() (o occupancy) {
 	// The open segments and the spare have to fit in too, except in a volume so small (by default: below some 350 MiB) that
 	// it would be compacted all the time for what is only a few segments.
 	o.limit = max(part(maxDead)-o.moved-4*seg, min(16*seg, v.Size()/BlockSize/2))
-	o.from = o.limit - min(max(part(paceBand), 2*seg), o.limit/3)
+	o.from = o.limit - min(max(part(paceBand), 4*seg), o.limit/3)
 	return o
 }
 
@@ -150,6 +150,9 @@ func (v *Volume) compact() {
 		pause := time.Duration(float64(n)/float64(v.opt.CompactBytesPerSecond)*float64(time.Second)) - time.Since(start)
 		select {
 		case <-v.stop:
+			return
+		case <-v.kick: // something is due, perhaps this
+			v.wake()
 			return
 		case <-time.After(max(pause, 0)):
 		}
