@@ -44,9 +44,9 @@ func (v *Volume) occupancy() (o occupancy) {
 	seg := int64(v.segSlots)
 	part := func(p float64) int64 { return int64(p * float64(o.live)) }
 	o.moved = min(max(part(awaiting), 8*seg), 1<<30/BlockSize)
-	// The open segments and the spare have to fit in too, except in a volume so small (by default: below some 350 MiB) that
+	// The open segments and the spare have to fit in too, except in a volume so small (by default: below some 700 MiB) that
 	// it would be compacted all the time for what is only a few segments.
-	o.limit = max(part(maxDead)-o.moved-4*seg, min(16*seg, v.Size()/BlockSize/2))
+	o.limit = max(part(maxDead)-o.moved-4*seg, min(32*seg, v.Size()/BlockSize/2))
 	o.from = o.limit - min(max(part(paceBand), 4*seg), o.limit/3)
 	return o
 }
