@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"unsafe"
 
+	"github.com/sealdesk/sealdesk/internal/block/vaes"
 	"github.com/sealdesk/sealdesk/internal/secret"
 )
 
@@ -32,7 +33,10 @@ func (gcmSuite) NewAEAD(key []byte) (cipher.AEAD, error) {
 	}
 	a, err := cipher.NewGCM(b)
 	wipeObject(b)
-	return a, err
+	if err != nil {
+		return nil, err
+	}
+	return vaes.New(key, a), nil
 }
 
 // volID is how a volume is named in associated data: SHA-256 of its ID, cut to 16 bytes.
@@ -169,6 +173,9 @@ func (w *wrapped) unwrap(dek *secret.Bytes, self volID) (*secret.Bytes, error) {
 // no pointers itself: the standard library keeps AES round keys in such structs and
 // offers no way to erase them. Other kinds of values are left to the collector.
 func wipeObject(x any) {
+	if w, ok := x.(interface{ Wipe() }); ok {
+		w.Wipe()
+	}
 	if w, ok := x.(interface{ Unwrap() cipher.AEAD }); ok {
 		wipeObject(w.Unwrap())
 		return
