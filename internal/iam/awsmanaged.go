@@ -8,8 +8,8 @@ import (
 )
 
 // AWS managed policies, by ARN. Each is the policy of that name in the AWS
-// Managed Policy Reference, restricted to the services that Sealdesk has. They
-// are the same in every account and change only with the program.
+// Managed Policy Reference, the large ones restricted to the services that
+// Sealdesk has. They are the same in every account and change only with the program.
 var (
 	awsManaged     = map[string]*managed{}
 	awsManagedList []*managed // in order of ARN
@@ -90,6 +90,33 @@ var awsPolicies = []awsPolicy{
 		`{"Version":"2012-10-17","Statement":[{"Sid":"DirectoryServiceDataFullAccess","Effect":"Allow","Action":["ds:AccessDSData","ds-data:*"],"Resource":"*"}]}`},
 	{"AWSDirectoryServiceDataReadOnlyAccess", "/", "v1", "Provides read only access to AWS Directory Service Data.",
 		`{"Version":"2012-10-17","Statement":[{"Sid":"DirectoryServiceDataReadOnlyAccess","Effect":"Allow","Action":["ds:AccessDSData","ds-data:Describe*","ds-data:List*","ds-data:Search*"],"Resource":"*"}]}`},
+
+	// Policies of other services that templates and examples attach by their ARN.
+	{"AmazonS3FullAccess", "/", "v2", "Provides full access to all buckets via the AWS Management Console.",
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:*","s3-object-lambda:*"],"Resource":"*"}]}`},
+	{"AmazonS3ReadOnlyAccess", "/", "v3", "Provides read only access to all buckets via the AWS Management Console.",
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:Get*","s3:List*","s3:Describe*","s3-object-lambda:Get*","s3-object-lambda:List*"],"Resource":"*"}]}`},
+	{"AmazonSQSFullAccess", "/", "v1", "Provides full access to Amazon SQS via the AWS Management Console.",
+		`{"Version":"2012-10-17","Statement":[{"Action":["sqs:*"],"Effect":"Allow","Resource":"*"}]}`},
+	{"AmazonSNSFullAccess", "/", "v1", "Provides full access to Amazon SNS via the AWS Management Console.",
+		`{"Version":"2012-10-17","Statement":[{"Action":["sns:*"],"Effect":"Allow","Resource":"*"}]}`},
+	{"AmazonDynamoDBFullAccess", "/", "v15", "Provides full access to Amazon DynamoDB via the AWS Management Console.",
+		`{"Version":"2012-10-17","Statement":[{"Action":["dynamodb:*","dax:*","ec2:DescribeVpcs","ec2:DescribeSubnets","ec2:DescribeSecurityGroups","iam:GetRole","iam:ListRoles","kms:DescribeKey","kms:ListAliases","tag:GetResources"],"Effect":"Allow","Resource":"*"}]}`},
+	{"AmazonSSMReadOnlyAccess", "/", "v1", "Provides read only access to Amazon SSM.",
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["ssm:Describe*","ssm:Get*","ssm:List*"],"Resource":"*"}]}`},
+	{"AmazonSSMManagedInstanceCore", "/", "v2", "The policy for Amazon EC2 Role to enable AWS Systems Manager service core functionality.",
+		`{"Version":"2012-10-17","Statement":[
+  {"Effect":"Allow","Action":["ssm:DescribeAssociation","ssm:GetDeployablePatchSnapshotForInstance","ssm:GetDocument","ssm:DescribeDocument","ssm:GetManifest","ssm:GetParameter","ssm:GetParameters","ssm:ListAssociations","ssm:ListInstanceAssociations","ssm:PutInventory","ssm:PutComplianceItems","ssm:PutConfigurePackageResult","ssm:UpdateAssociationStatus","ssm:UpdateInstanceAssociationStatus","ssm:UpdateInstanceInformation"],"Resource":"*"},
+  {"Effect":"Allow","Action":["ssmmessages:CreateControlChannel","ssmmessages:CreateDataChannel","ssmmessages:OpenControlChannel","ssmmessages:OpenDataChannel"],"Resource":"*"},
+  {"Effect":"Allow","Action":["ec2messages:AcknowledgeMessage","ec2messages:DeleteMessage","ec2messages:FailMessage","ec2messages:GetEndpoint","ec2messages:GetMessages","ec2messages:SendReply"],"Resource":"*"}]}`},
+	{"AmazonEC2ContainerRegistryReadOnly", "/", "v3", "Provides read-only access to Amazon EC2 Container Registry repositories.",
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["ecr:GetAuthorizationToken","ecr:BatchCheckLayerAvailability","ecr:GetDownloadUrlForLayer","ecr:GetRepositoryPolicy","ecr:DescribeRepositories","ecr:ListImages","ecr:DescribeImages","ecr:BatchGetImage","ecr:GetLifecyclePolicy","ecr:GetLifecyclePolicyPreview","ecr:ListTagsForResource","ecr:DescribeImageScanFindings"],"Resource":"*"}]}`},
+	{"AWSSupportAccess", "/", "v1", "Allows users to access the AWS Support Center.",
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["support:*"],"Resource":"*"}]}`},
+	{"AWSLambdaBasicExecutionRole", "/service-role/", "v1", "Provides write permissions to CloudWatch Logs.",
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["logs:CreateLogGroup","logs:CreateLogStream","logs:PutLogEvents"],"Resource":"*"}]}`},
+	{"AWSLambdaExecute", "/", "v3", "Provides Put, Get access to S3 and full access to CloudWatch Logs.",
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["logs:*"],"Resource":"arn:aws:logs:*:*:*"},{"Effect":"Allow","Action":["s3:GetObject","s3:PutObject"],"Resource":"arn:aws:s3:::*"}]}`},
 }
 
 func init() {

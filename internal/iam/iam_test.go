@@ -330,6 +330,7 @@ func TestAWSManaged(t *testing.T) {
 		{"AmazonWorkSpacesAdmin", "workspaces:CreateWorkspaces", true}, {"AmazonWorkSpacesAdmin", "kms:CreateGrant", false}, {"AmazonWorkSpacesAdmin", "kms:ListAliases", true}, {"AmazonEC2FullAccess", "ec2:CreateVolume", true},
 		{"AWSCloudTrail_ReadOnlyAccess", "cloudtrail:LookupEvents", true}, {"AWSDirectoryServiceFullAccess", "ds:CreateDirectory", true}, {"SecurityAudit", "kms:GetKeyPolicy", true}, {"SecurityAudit", "kms:Decrypt", false},
 		{"job-function/ViewOnlyAccess", "ec2:DescribeVolumes", true}, {"AWSDenyAll", "kms:ListKeys", false},
+		{"AmazonS3ReadOnlyAccess", "s3:GetObject", true}, {"AmazonS3ReadOnlyAccess", "s3:PutObject", false}, {"service-role/AWSLambdaBasicExecutionRole", "logs:PutLogEvents", true}, {"AmazonSSMManagedInstanceCore", "kms:Decrypt", false},
 	} {
 		t.Run(tt.name+" "+tt.action, func(t *testing.T) {
 			e := envOnce(t)
