@@ -71,6 +71,10 @@ func TestRequestsThatCannotBeRead(t *testing.T) {
 		{"awsJson, a member that is not supported", kms("GenerateRandom", `{"NumberOfBytes": 8, "Recipient": {"KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256", "AttestationDocument": "AAAA"}}`), 400, []string{"Recipient"}},
 		{"awsJson, a member that nobody knows", kms("GenerateRandom", `{"NumberOfBytes": 8, "Flavour": "mint"}`), 200, []string{"Plaintext"}},
 
+		{"Query, a reply in JSON", raw(t, s.URL, "sts", "POST", "/", map[string]string{"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}, "Action=GetCallerIdentity&Version=2011-06-15"),
+			200, []string{`{"GetCallerIdentityResponse":{"GetCallerIdentityResult":{"Account":"`, `"ResponseMetadata":{"RequestId":"`}},
+		{"Query, an error in JSON", raw(t, s.URL, "iam", "POST", "/", map[string]string{"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}, "Action=GetUser&UserName=nobody"+iamVersion),
+			404, []string{`{"Error":{"Code":"NoSuchEntity","Message":"The user with name nobody cannot be found.","Type":"Sender"},"RequestId":"`}},
 		{"Query, no version", iam("Action=ListUsers"), 400, []string{"InvalidAction", "Could not find operation ListUsers for version NO_VERSION_SPECIFIED"}},
 		{"Query, another version", iam("Action=ListUsers&Version=2009-01-01"), 400, []string{"InvalidAction", "Could not find operation ListUsers for version 2009-01-01"}},
 		{"Query, unknown operation", iam("Action=Defenestrate" + iamVersion), 400, []string{"InvalidAction", "Defenestrate"}},

@@ -63,6 +63,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	svc = s
+	w = svc.Accepting(w, r)
 	c := &api.Call{RequestID: requestID, Time: g.now(), UserAgent: r.UserAgent(), Secure: r.TLS != nil, TLS: tlsDetails(r)}
 	c.SourceIP, _, _ = net.SplitHostPort(r.RemoteAddr)
 	out, op, err := g.answer(r, svc, body, auth, authErr, c)

@@ -193,7 +193,7 @@ func (s *Service) validateGrant(tx *store.Tx, k *Key, g *Grant, in *kms.CreateGr
 	case len(g.Operations) == 0:
 		return errValidation("A grant needs at least one operation.")
 	case len(g.Equals) > 0 && len(g.Subset) > 0:
-		return errValidation("A grant has either EncryptionContextEquals or EncryptionContextSubset, not both.")
+		return errValidation("More than one constraint supplied: a grant has either EncryptionContextEquals or EncryptionContextSubset.")
 	}
 	for _, x := range []struct {
 		principal *string

@@ -134,8 +134,14 @@ func (o *OperationModel) Encode(w http.ResponseWriter, requestID string, out any
 		}
 	}
 	bp := buffers.Get().(*[]byte)
-	b := o.appendOutput((*bp)[:0], requestID, sp, p)
-	h["Content-Type"] = o.Service.contentType()
+	var b []byte
+	if _, asJSON := w.(jsonReply); asJSON {
+		b = o.appendQueryJSON((*bp)[:0], requestID, sp, p)
+		h["Content-Type"] = typeJSON
+	} else {
+		b = o.appendOutput((*bp)[:0], requestID, sp, p)
+		h["Content-Type"] = o.Service.contentType()
+	}
 	h["Content-Length"] = []string{strconv.Itoa(len(b))}
 	w.WriteHeader(o.Status)
 	_, err = w.Write(b)

@@ -215,6 +215,11 @@ func (s *Service) WriteError(w http.ResponseWriter, requestID string, r ErrorRep
 		if r.Status >= 500 {
 			fault = "Receiver"
 		}
+		if _, asJSON := w.(jsonReply); asJSON {
+			h["Content-Type"] = typeJSON
+			b = appendQueryJSONError(nil, requestID, fault, r)
+			break
+		}
 		b = append(b, `<ErrorResponse xmlns="`...)
 		b = append(b, s.XMLNamespace...)
 		b = append(b, `"><Error><Type>`...)

@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	kmstypes "github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 	"github.com/aws/aws-sdk-go-v2/service/workspaces"
 	wstypes "github.com/aws/aws-sdk-go-v2/service/workspaces/types"
 	"github.com/aws/smithy-go"
@@ -116,6 +117,36 @@ func TestDetect(t *testing.T) {
 		if g := Guess(r, []byte(c.body)); c.code == "" && g != s {
 			t.Errorf("Guess(%s %s %q %q) = %v, want %s", c.method, c.target, c.header, c.body, g, c.svc)
 		}
+	}
+}
+
+// TestQueryInJSON: a client of a Query service that asks for JSON gets it.
+func TestQueryInJSON(t *testing.T) {
+	s := service(t, "sts")
+	reply := func(accept string, err error) (string, string) {
+		r := httptest.NewRequest("GET", "/?Action=AssumeRole&Version=2011-06-15", nil)
+		r.Header.Set("Accept", accept)
+		rec := httptest.NewRecorder()
+		w := s.Accepting(rec, r)
+		if err != nil {
+			err = s.EncodeError(w, "r-1", err)
+		} else {
+			err = operation(t, "sts", "AssumeRole").Encode(w, "r-1", &sts.AssumeRoleOutput{AssumedRoleUser: &ststypes.AssumedRoleUser{Arn: aws.String("arn"), AssumedRoleId: aws.String("AROA:\"s")},
+				Credentials: &ststypes.Credentials{AccessKeyId: aws.String("ASIA"), Expiration: aws.Time(time.Unix(1700000000, 0)), SecretAccessKey: aws.String("x"), SessionToken: aws.String("y")}})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rec.Header().Get("Content-Type"), rec.Body.String()
+	}
+	if ct, got := reply("application/json", nil); ct != "application/json" || got != `{"AssumeRoleResponse":{"AssumeRoleResult":{"AssumedRoleUser":{"Arn":"arn","AssumedRoleId":"AROA:\"s"},"Credentials":{"AccessKeyId":"ASIA","Expiration":1700000000,"SecretAccessKey":"x","SessionToken":"y"}},"ResponseMetadata":{"RequestId":"r-1"}}}` {
+		t.Errorf("JSON asked for: %s %s", ct, got)
+	}
+	if ct, got := reply("application/json", &Error{Kind: AccessDenied, Message: "no"}); ct != "application/json" || got != `{"Error":{"Code":"AccessDenied","Message":"no","Type":"Sender"},"RequestId":"r-1"}` {
+		t.Errorf("an error in JSON: %s %s", ct, got)
+	}
+	if ct, got := reply("*/*", nil); ct != "text/xml" || !strings.HasPrefix(got, "<AssumeRoleResponse") {
+		t.Errorf("not asked for: %s %s", ct, got)
 	}
 }
 
