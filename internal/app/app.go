@@ -199,6 +199,9 @@ func (a *App) services(ctx context.Context, root keyring.Root) error {
 	if err := a.store.Start(ctx); err != nil {
 		return err
 	}
+	if err := keys.Upgrade(ctx); err != nil {
+		return err
+	}
 	if err := a.log.Start(ctx); err != nil {
 		return err
 	}

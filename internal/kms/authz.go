@@ -171,7 +171,7 @@ func (s *Service) granted(tx *store.Tx, c *api.Call, k *Key, operation string, c
 	if g == nil {
 		return policy.NoGrant, "no grant allows it"
 	}
-	return how, "grant " + g.ID
+	return how, "grant " + g.id()
 }
 
 // serviceHost tells whether a principal is a service's, such as

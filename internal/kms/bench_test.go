@@ -11,8 +11,8 @@ func grantsOf50k() ([]string, []*Grant) {
 	operations := []string{"Decrypt", "GenerateDataKeyWithoutPlaintext"}
 	for i := range grants {
 		id := fmt.Sprintf("%064x", i)
-		paths[i] = "111122223333/us-west-2/1234abcd-12ab-34cd-56ef-1234567890ab/" + id
-		grants[i] = &Grant{ID: id, Grantee: "ec2.us-west-2.amazonaws.com", Operations: operations,
+		paths[i] = grantKey(testKeyPath, id)
+		grants[i] = &Grant{Grantee: "ec2.us-west-2.amazonaws.com", Operations: operations,
 			Equals: pairsOf(map[string]string{"aws:ebs:id": fmt.Sprintf("vol-%08x", i), "aws:workspaces:sid-directoryid": "[S-1-5-21-1-2-3-1107]@[d-1234abcd01]"})}
 	}
 	return paths, grants

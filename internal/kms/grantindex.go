@@ -3,7 +3,6 @@ package kms
 import (
 	"hash/maphash"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/tidwall/btree"
@@ -27,10 +26,11 @@ type grantIndex struct {
 	mu       sync.RWMutex
 	seed     maphash.Seed
 	keys     map[string]*keyGrants         // by key path
-	retirers map[string]*btree.Set[string] // retiring principal → grant paths
+	retirers map[string]*btree.Set[string] // retiring principal → table keys of grants
 }
 
 type keyGrants struct {
+	path     string
 	count    int
 	grantees map[string]*granteeGrants
 }
@@ -47,16 +47,13 @@ type shape struct {
 	sourced    bool     // SourceArn
 	names      []string // sorted names of the constraint's pairs
 	count      int
-	one        map[uint64]string   // hash of the pairs' values → grant path
+	one        map[uint64]string   // hash of the pairs' values → table key of the grant
 	more       map[uint64][]string // further grants of the same hash
 }
 
 func newGrantIndex() *grantIndex {
 	return &grantIndex{seed: maphash.MakeSeed(), keys: map[string]*keyGrants{}, retirers: map[string]*btree.Set[string]{}}
 }
-
-// keyPathOf cuts the grant ID off a grant's path.
-func keyPathOf(grantPath string) string { return grantPath[:strings.LastIndexByte(grantPath, '/')] }
 
 func (ix *grantIndex) changed(p string, old, new *Grant) {
 	ix.mu.Lock()
@@ -131,7 +128,7 @@ func (ix *grantIndex) add(p string, g *Grant) {
 	kp := keyPathOf(p)
 	kg := ix.keys[kp]
 	if kg == nil {
-		kg = &keyGrants{grantees: map[string]*granteeGrants{}}
+		kg = &keyGrants{path: kp, grantees: map[string]*granteeGrants{}}
 		ix.keys[kp] = kg
 	}
 	kg.count++
@@ -161,12 +158,12 @@ func (ix *grantIndex) add(p string, g *Grant) {
 	for i := range limit {
 		limit[i].name = sh.names[i]
 	}
-	// The record shares what it has in common with others and with its own path.
-	g.ID, g.Grantee, g.Operations = p[len(kp)+1:], gg.name, sh.operations
+	// The record shares what it has in common with others.
+	g.key, g.Grantee, g.Operations = p, gg.name, sh.operations
 	if g.Retiring == g.Grantee {
 		g.Retiring = g.Grantee
 	}
-	if account, _, _ := splitPath(p); g.IssuingAccount == account {
+	if account, _, _ := splitPath(kg.path); g.IssuingAccount == account {
 		g.IssuingAccount = account
 	}
 	h := ix.hashOf(limit)
@@ -254,7 +251,7 @@ func (ix *grantIndex) on(keyPath string) int {
 	return 0
 }
 
-// held lists, in order, the paths of the grantee's grants on a key, if they are few.
+// held lists, in order, the table keys of the grantee's grants on a key, if they are few.
 func (ix *grantIndex) held(keyPath, grantee string) (paths []string, few bool) {
 	const most = 1000
 	if grantee == "" {
@@ -323,7 +320,7 @@ func (ix *grantIndex) candidates(keyPath, grantee, operation string, context map
 	return out
 }
 
-// retirable lists up to limit paths of grants in a Region that principal may
+// retirable lists up to limit table keys of grants in a Region that principal may
 // retire, greater than after.
 func (ix *grantIndex) retirable(principal, region, after string, limit int) []string {
 	ix.mu.RLock()
@@ -334,7 +331,7 @@ func (ix *grantIndex) retirable(principal, region, after string, limit int) []st
 	}
 	var out []string
 	set.Ascend(after, func(p string) bool {
-		if _, r, _ := splitPath(p); p > after && r == region {
+		if r, _, _ := grantRegion(p); p > after && r == region {
 			out = append(out, p)
 		}
 		return len(out) < limit

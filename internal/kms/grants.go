@@ -121,7 +121,7 @@ func (s *Service) onCreateGrant(ctx context.Context, tx *store.Tx, c *api.Call, 
 		return k
 	}, func() (policy.Grant, string) {
 		if p, how := s.parent(tx, c, f.Key, g); p != nil {
-			return how, "grant " + p.ID
+			return how, "grant " + p.id()
 		}
 		return policy.NoGrant, "no grant with CreateGrant allows making one this wide"
 	})
@@ -149,11 +149,11 @@ func (s *Service) createGrant(ctx context.Context, tx *store.Tx, c *api.Call, in
 	kp := f.path()
 	var named string
 	if g.Name != "" {
-		named = kp + "/" + g.nameHash()
+		named = grantKey(kp, g.nameHash())
 		if n := s.names.Get(tx, named); n != nil {
-			if old := s.grants.Get(tx, kp+"/"+n.GrantID); old != nil {
+			if old := s.grants.Get(tx, grantKey(kp, n.GrantID.String())); old != nil {
 				token, err := newToken(f.Account, f.ID, old)
-				return &kms.CreateGrantOutput{GrantId: &old.ID, GrantToken: &token}, err
+				return &kms.CreateGrantOutput{GrantId: ptr(old.id()), GrantToken: &token}, err
 			}
 		}
 	}
@@ -161,20 +161,20 @@ func (s *Service) createGrant(ctx context.Context, tx *store.Tx, c *api.Call, in
 		return nil, errLimit("The key %s already has %d grants, the most a key can have. Retire or revoke grants that are no longer needed.", f.arn(), s.cfg.Quotas.GrantsPerKey)
 	}
 	if p, _ := s.parent(tx, c, f.Key, g); p != nil {
-		g.Parent = p.ID
+		g.Parent = p.packed()
 	}
-	g.ID, g.Created, g.Seed = newMaterialID(), c.Time, make([]byte, 16)
-	_, _ = rand.Read(g.Seed)
-	if err := s.grants.Put(tx, kp+"/"+g.ID, g); err != nil {
+	g.key, g.Created = grantKey(kp, newMaterialID()), c.Time
+	_, _ = rand.Read(g.Seed[:])
+	if err := s.grants.Put(tx, g.key, g); err != nil {
 		return nil, err
 	}
 	if named != "" {
-		if err := s.names.Put(tx, named, &grantName{GrantID: g.ID}); err != nil {
+		if err := s.names.Put(tx, named, &grantName{GrantID: g.packed()}); err != nil {
 			return nil, err
 		}
 	}
 	token, err := newToken(f.Account, f.ID, g)
-	return &kms.CreateGrantOutput{GrantId: &g.ID, GrantToken: &token}, err
+	return &kms.CreateGrantOutput{GrantId: ptr(g.id()), GrantToken: &token}, err
 }
 
 // validateGrant refuses what no grant can be, and binds the principals it names.
@@ -235,7 +235,7 @@ func (s *Service) validateGrant(tx *store.Tx, k *Key, g *Grant, in *kms.CreateGr
 // entry is the grant as lists show it.
 func (s *Service) entry(tx *store.Tx, g *Grant, keyPath string) types.GrantListEntry {
 	account, region, id := splitPath(keyPath)
-	e := types.GrantListEntry{GrantId: ptr(g.ID), KeyId: ptr(keyARN(account, region, id)), CreationDate: ptr(g.Created),
+	e := types.GrantListEntry{GrantId: ptr(g.id()), KeyId: ptr(keyARN(account, region, id)), CreationDate: ptr(g.Created),
 		IssuingAccount: ptr("arn:aws:iam::" + g.IssuingAccount + ":root")}
 	if g.Name != "" {
 		e.Name = ptr(g.Name)
@@ -273,7 +273,7 @@ func (s *Service) listGrants(ctx context.Context, tx *store.Tx, c *api.Call, in 
 	if in.GranteePrincipal != nil && in.GranteeServicePrincipal != nil {
 		return nil, errValidation("GranteePrincipal and GranteeServicePrincipal are mutually exclusive: give one.")
 	}
-	pg, err := newPage(c, "ListGrants", f.path()+"/", in.Limit, 50, 100, in.Marker)
+	pg, err := newPage(c, "ListGrants", grantPrefix(f.path()), in.Limit, 50, 100, in.Marker)
 	if err != nil {
 		return nil, err
 	}
@@ -286,7 +286,7 @@ func (s *Service) listGrants(ctx context.Context, tx *store.Tx, c *api.Call, in 
 		if !validGrantID(*in.GrantId) {
 			return nil, &types.InvalidGrantIdException{Message: ptr("The grant ID is not valid: it has 64 hexadecimal digits.")}
 		}
-		if g := s.grants.Get(tx, f.path()+"/"+*in.GrantId); g != nil && g.listed(in) {
+		if g := s.grants.Get(tx, grantKey(f.path(), *in.GrantId)); g != nil && g.listed(in) {
 			out.Grants = append(out.Grants, s.entry(tx, g, f.path()))
 		}
 		return out, nil
@@ -308,7 +308,7 @@ func (s *Service) listGrants(ctx context.Context, tx *store.Tx, c *api.Call, in 
 			}
 		}
 	} else {
-		s.grants.Scan(tx, f.path()+"/", pg.after, add)
+		s.grants.Scan(tx, grantPrefix(f.path()), pg.after, add)
 	}
 	out.NextMarker, out.Truncated = pg.next()
 	return out, nil
@@ -350,6 +350,9 @@ func (s *Service) listRetirableGrants(_ context.Context, tx *store.Tx, c *api.Ca
 	if err != nil {
 		return nil, err
 	}
+	if _, _, ok := grantRegion(pg.after); pg.after != "" && !ok {
+		return nil, errMarker()
+	}
 	out := &kms.ListRetirableGrantsOutput{}
 	after := pg.after
 scan:
@@ -362,13 +365,14 @@ scan:
 				continue
 			}
 			// A service's grants on other accounts' keys are no business of this one.
-			if account, _, _ := splitPath(p); service && account != c.Account {
+			keyPath := keyPathOf(p)
+			if account, _, _ := splitPath(keyPath); service && account != c.Account {
 				continue
 			}
 			if !pg.more(p) {
 				break scan
 			}
-			out.Grants = append(out.Grants, s.entry(tx, g, keyPathOf(p)))
+			out.Grants = append(out.Grants, s.entry(tx, g, keyPath))
 		}
 		if len(paths) < 256 {
 			break
@@ -399,7 +403,7 @@ func (s *Service) grantToRetire(ctx context.Context, tx *store.Tx, c *api.Call, 
 	if err != nil {
 		return nil, nil, err
 	}
-	g := s.grants.Get(tx, f.path()+"/"+*in.GrantId)
+	g := s.grants.Get(tx, grantKey(f.path(), *in.GrantId))
 	if g == nil {
 		if f.Account != c.Account {
 			return nil, nil, errAccessDenied("User: %s is not authorized to perform: kms:RetireGrant on resource: %s", c.Principal.ARN, f.arn())
@@ -423,28 +427,28 @@ func (s *Service) onRetireGrant(ctx context.Context, tx *store.Tx, c *api.Call, 
 		if c.Record.AdditionalEventData == nil {
 			c.Record.AdditionalEventData = map[string]any{}
 		}
-		c.Record.AdditionalEventData["grantId"] = g.ID
+		c.Record.AdditionalEventData["grantId"] = g.id()
 	}
 	keys := func() map[string][]string {
 		keys := s.about(found{Key: k}, c)
 		keys.constraint(g)
 		return keys
 	}
-	t := api.Target{Action: "kms:RetireGrant", ARN: k.arn(), Account: k.Account, KeysOf: keys, PolicyID: "the retiring rules of grant " + g.ID,
+	t := api.Target{Action: "kms:RetireGrant", ARN: k.arn(), Account: k.Account, KeysOf: keys, PolicyID: "the retiring rules of grant " + g.id(),
 		Granted: func() (policy.Grant, string) {
 			who := grantees(&c.Principal)
 			if slices.Contains(who, g.Retiring) {
-				return policy.GrantCaller, "the retiring principal of grant " + g.ID
+				return policy.GrantCaller, "the retiring principal of grant " + g.id()
 			}
 			if contains(g.Operations, "RetireGrant") {
 				if slices.Contains(who, g.Grantee) {
-					return policy.GrantCaller, "grant " + g.ID
+					return policy.GrantCaller, "grant " + g.id()
 				}
 				if g.Grantee == accountGrantee(&c.Principal) {
-					return policy.GrantAccount, "grant " + g.ID
+					return policy.GrantAccount, "grant " + g.id()
 				}
 			}
-			return policy.NoGrant, "the caller is neither the retiring principal of grant " + g.ID + " nor its grantee with RetireGrant among the operations"
+			return policy.NoGrant, "the caller is neither the retiring principal of grant " + g.id() + " nor its grantee with RetireGrant among the operations"
 		}}
 	if account := c.Principal.Account; c.Principal.Type != api.AWSService && (account == g.IssuingAccount || g.Retiring == "arn:aws:iam::"+account+":root") {
 		t.Account = "" // IAM of the caller's account decides
@@ -458,14 +462,14 @@ func (s *Service) onRetireGrant(ctx context.Context, tx *store.Tx, c *api.Call, 
 
 // retireGrant is RetireGrant.
 func (s *Service) retireGrant(ctx context.Context, tx *store.Tx, c *api.Call, in *kms.RetireGrantInput) (*kms.RetireGrantOutput, error) {
-	k, g, err := s.grantToRetire(ctx, tx, c, in)
+	_, g, err := s.grantToRetire(ctx, tx, c, in)
 	if err != nil {
 		return nil, err
 	}
 	if in.DryRun != nil && *in.DryRun {
 		return nil, errDryRun()
 	}
-	return &kms.RetireGrantOutput{}, s.dropGrant(tx, k.path(), g)
+	return &kms.RetireGrantOutput{}, s.dropGrant(tx, g)
 }
 
 // revokeGrant is RevokeGrant.
@@ -477,23 +481,23 @@ func (s *Service) revokeGrant(ctx context.Context, tx *store.Tx, c *api.Call, in
 	if !validGrantID(str(in.GrantId)) {
 		return nil, &types.InvalidGrantIdException{Message: ptr("The grant ID is not valid: it has 64 hexadecimal digits.")}
 	}
-	g := s.grants.Get(tx, f.path()+"/"+*in.GrantId)
+	g := s.grants.Get(tx, grantKey(f.path(), *in.GrantId))
 	if g == nil {
 		return nil, errNoGrant(*in.GrantId)
 	}
 	if in.DryRun != nil && *in.DryRun {
 		return nil, errDryRun()
 	}
-	return &kms.RevokeGrantOutput{}, s.dropGrant(tx, f.path(), g)
+	return &kms.RevokeGrantOutput{}, s.dropGrant(tx, g)
 }
 
-func (s *Service) dropGrant(tx *store.Tx, keyPath string, g *Grant) error {
+func (s *Service) dropGrant(tx *store.Tx, g *Grant) error {
 	if g.Name != "" {
-		if err := s.names.Delete(tx, keyPath+"/"+g.nameHash()); err != nil {
+		if err := s.names.Delete(tx, grantKey(keyPathOf(g.key), g.nameHash())); err != nil {
 			return err
 		}
 	}
-	return s.grants.Delete(tx, keyPath+"/"+g.ID)
+	return s.grants.Delete(tx, g.key)
 }
 
 // auditCreateGrant: the key by its ARN, the grant by its ID, never the token.

@@ -32,11 +32,9 @@ func newToken(account, keyID string, g *Grant) (string, error) {
 	if err := packKey(b[1:tokenGrant], account, keyID); err != nil {
 		return "", err
 	}
-	if n, err := hex.Decode(b[tokenGrant:tokenRandom], []byte(g.ID)); err != nil || n != 32 {
-		return "", errors.New("kms: grant ID is not 64 hexadecimal digits")
-	}
+	copy(b[tokenGrant:tokenRandom], g.packed())
 	_, _ = rand.Read(b[tokenRandom:])
-	return base64.StdEncoding.EncodeToString(append(b, tokenTag(b, g.Seed)...)), nil
+	return base64.StdEncoding.EncodeToString(append(b, tokenTag(b, g.Seed[:])...)), nil
 }
 
 func tokenTag(b, seed []byte) []byte {
@@ -64,8 +62,8 @@ func (s *Service) tokenGrant(tx *store.Tx, c *api.Call, token string) (*Key, *Gr
 	if k == nil {
 		return nil, nil, errGrantToken()
 	}
-	g := s.grants.Get(tx, k.path()+"/"+grantID)
-	if g == nil || !hmac.Equal(tokenTag(raw[:tokenMAC], g.Seed), raw[tokenMAC:]) {
+	g := s.grants.Get(tx, grantKey(k.path(), grantID))
+	if g == nil || !hmac.Equal(tokenTag(raw[:tokenMAC], g.Seed[:]), raw[tokenMAC:]) {
 		return nil, nil, errGrantToken()
 	}
 	return k, g, nil

@@ -98,6 +98,20 @@ func openBench(t testing.TB, dir string, clk *clock.Manual) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = st.Close() })
+	b := newServiceOn(t, st, dir, clk)
+	if err := st.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.s.Upgrade(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// newServiceOn makes the service on a store that has not started.
+func newServiceOn(t testing.TB, st *store.Store, dir string, clk *clock.Manual) *bench {
+	t.Helper()
 	root, err := keyring.OpenFile(dir + "/root.key")
 	if err != nil {
 		t.Fatal(err)
@@ -108,15 +122,11 @@ func openBench(t testing.TB, dir string, clk *clock.Manual) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := st.Start(context.Background()); err != nil {
-		t.Fatal(err)
-	}
 	b := &bench{TB: t, who: who, s: s, st: st, ops: map[string]*api.Operation{}, clk: clk, dir: dir, events: events, free: true, iam: map[string][]policy.Source{}}
 	ops := s.Operations()
 	for i := range ops {
 		b.ops[ops[i].Name] = &ops[i]
 	}
-	t.Cleanup(func() { _ = st.Close() })
 	return b
 }
 

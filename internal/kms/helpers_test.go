@@ -37,16 +37,19 @@ func (b *bench) allow(arn, statements string) {
 	b.iam[arn] = append(b.iam[arn], policy.Source{ID: "test policy of " + arn, Document: policy.MustParse(`{"Version":"2012-10-17","Statement":[`+statements+`]}`, policy.Identity)})
 }
 
+// testKeyPath is the path of a key that is not there.
+const testKeyPath = acct + "/" + region + "/1234abcd-12ab-34cd-56ef-1234567890ab"
+
 // fill puts n of EBS's grants on a key, straight into the store.
 func fill(b *bench, keyPath string, n int) {
 	b.Helper()
 	for from := 0; from < n; from += 1000 {
 		err := b.st.Update(context.Background(), func(tx *store.Tx) error {
 			for i := from; i < min(n, from+1000); i++ {
-				g := &Grant{ID: newMaterialID(), Grantee: api.Host("ec2", region), Retiring: api.Host("ec2", region), IssuingAccount: acct,
-					Operations: []string{"Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "RetireGrant"}, Created: b.clk.Now(), Seed: make([]byte, 16),
+				g := &Grant{key: grantKey(keyPath, newMaterialID()), Grantee: api.Host("ec2", region), Retiring: api.Host("ec2", region), IssuingAccount: acct,
+					Operations: []string{"Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "RetireGrant"}, Created: b.clk.Now(),
 					Subset: pairsOf(map[string]string{sidName: "s", ebsName: "vol-" + itoa(i)})}
-				if err := b.s.grants.Put(tx, keyPath+"/"+g.ID, g); err != nil {
+				if err := b.s.grants.Put(tx, g.key, g); err != nil {
 					return err
 				}
 			}

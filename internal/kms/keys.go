@@ -422,13 +422,13 @@ func (s *Service) destroy(tx *store.Tx, k *Key) error {
 	// one transaction holds: the key stays due until the last is gone.
 	n := 0
 	var gone []string
-	s.grants.Scan(tx, kp+"/", "", func(p string, g *Grant) bool {
+	s.grants.Scan(tx, grantPrefix(kp), "", func(p string, g *Grant) bool {
 		gone = append(gone, p)
 		n++
 		return n < 500
 	})
 	for _, p := range gone {
-		if err := s.dropGrant(tx, kp, s.grants.Get(tx, p)); err != nil {
+		if err := s.dropGrant(tx, s.grants.Get(tx, p)); err != nil {
 			return err
 		}
 	}

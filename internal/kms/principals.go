@@ -56,7 +56,7 @@ func (s *Service) reportUnbound() {
 			if strings.HasPrefix(stored, "arn:") && (strings.Contains(stored, ":user/") || strings.Contains(stored, ":role/") || strings.Contains(stored, ":assumed-role/")) {
 				account, region, id := splitPath(keyPathOf(p))
 				s.log.Error("a grant of an older build names a principal that is not bound to a unique ID, and does not serve it: revoke the grant and make it again",
-					"key", keyARN(account, region, id), "grant", g.ID, "principal", stored)
+					"key", keyARN(account, region, id), "grant", g.id(), "principal", stored)
 			}
 		}
 		return true

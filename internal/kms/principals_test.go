@@ -110,18 +110,18 @@ func TestUnboundGrant(t *testing.T) {
 	b.s.log = slog.New(slog.NewTextHandler(&log, nil))
 	k := b.newKey(&kms.CreateKeyInput{})
 	u := b.user(acct, "u")
-	old := &Grant{ID: newMaterialID(), Grantee: u.Principal.ARN, Retiring: "arn:aws:iam::" + acct + ":root", IssuingAccount: acct, Operations: []string{"Encrypt"}, Created: b.clk.Now(), Seed: make([]byte, 16)}
 	kp := path(acct, region, *k.KeyId)
-	if err := b.st.Update(context.Background(), func(tx *store.Tx) error { return b.s.grants.Put(tx, kp+"/"+old.ID, old) }); err != nil {
+	old := &Grant{key: grantKey(kp, newMaterialID()), Grantee: u.Principal.ARN, Retiring: "arn:aws:iam::" + acct + ":root", IssuingAccount: acct, Operations: []string{"Encrypt"}, Created: b.clk.Now()}
+	if err := b.st.Update(context.Background(), func(tx *store.Tx) error { return b.s.grants.Put(tx, old.key, old) }); err != nil {
 		t.Fatal(err)
 	}
 	must[kms.CreateGrantOutput](b, b.root(acct), "CreateGrant", grantOn(k, &u.Principal.ARN, "Decrypt"))
 	b.s.reportUnbound()
-	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, old.ID) || !strings.Contains(got, *k.Arn) || !strings.Contains(got, u.Principal.ARN) {
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, old.id()) || !strings.Contains(got, *k.Arn) || !strings.Contains(got, u.Principal.ARN) {
 		t.Errorf("the log = %q, want one line with key, grant and principal", got)
 	}
 	b.free = false
 	b.fails(u, "Encrypt", &kms.EncryptInput{KeyId: k.KeyId, Plaintext: []byte("x")}, "AccessDeniedException", "")
 	b.free = true
-	must[kms.RevokeGrantOutput](b, b.root(acct), "RevokeGrant", &kms.RevokeGrantInput{KeyId: k.KeyId, GrantId: &old.ID})
+	must[kms.RevokeGrantOutput](b, b.root(acct), "RevokeGrant", &kms.RevokeGrantInput{KeyId: k.KeyId, GrantId: ptr(old.id())})
 }

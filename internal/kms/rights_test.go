@@ -433,7 +433,7 @@ func nobodyGetsMore(t *testing.T, seed uint64, steps int) {
 	// The service holds the grants of the model, and each child lies within its parent.
 	var ids, want []string
 	for i := range keys {
-		b.s.grants.Scan(b.st.Snapshot(), path(acct, region, *keys[i].KeyId)+"/", "", func(_ string, g *Grant) bool { ids = append(ids, g.ID); return true })
+		b.s.grants.Scan(b.st.Snapshot(), grantPrefix(path(acct, region, *keys[i].KeyId)), "", func(_ string, g *Grant) bool { ids = append(ids, g.id()); return true })
 	}
 	for _, g := range w.grants {
 		want = append(want, g.id)

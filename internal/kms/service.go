@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -82,7 +83,11 @@ type Service struct {
 	aliases *store.Table[Alias]
 	grants  *store.Table[Grant]
 	names   *store.Table[grantName]
-	usages  *store.Table[usage]
+
+	oldGrants *store.Table[Grant] // see Upgrade
+	oldNames  *store.Table[grantName]
+
+	usages *store.Table[usage]
 
 	stores    *store.Table[CustomStore]
 	storeKeys *store.Table[storeKey]
@@ -107,8 +112,13 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{cfg: cfg, log: cfg.Logger, store: cfg.Store, throttle: throttle{rates: cfg.Quotas.RequestsPerSecond, m: map[string]*rate.Limiter{}}}
 	s.keys = store.Define[Key](cfg.Store, "kms/key", 1)
 	s.aliases = store.Define[Alias](cfg.Store, "kms/alias", 1)
-	s.grants = store.Define[Grant](cfg.Store, "kms/grant", 1)
-	s.names = store.Define[grantName](cfg.Store, "kms/grant-name", 1)
+	s.grants = store.Define[Grant](cfg.Store, "kms/g", 1)
+	s.names = store.Define[grantName](cfg.Store, "kms/n", 1)
+	s.oldGrants = store.Define[Grant](cfg.Store, "kms/grant", 2).Upgrade(func(_ byte, raw []byte) (*Grant, error) {
+		g := new(Grant)
+		return g, json.Unmarshal(raw, g)
+	})
+	s.oldNames = store.Define[grantName](cfg.Store, "kms/grant-name", 1)
 	s.usages = store.Define[usage](cfg.Store, "kms/usage", 1)
 	s.stores = store.Define[CustomStore](cfg.Store, "kms/store", 1)
 	s.storeKeys = store.Define[storeKey](cfg.Store, "kms/store-key", 1)

@@ -1,6 +1,8 @@
 package kms
 
 import (
+	"encoding/base64"
+	"errors"
 	"time"
 )
 
@@ -119,17 +121,15 @@ type Alias struct {
 	Created, Updated time.Time
 }
 
-// Grant is the stored record of a grant, under account/region/keyID/grantID.
-// Table kms/grant, version 1.
+// Grant is the stored record of a grant, under grantKey. Table kms/g, version 1.
 type Grant struct {
-	ID   string
 	Name string `json:",omitempty"`
 	// Grantee and Retiring are principals as bind has them, or service hosts
 	// ("ec2.us-west-2.amazonaws.com"). The …Service flags tell that they were
 	// given as GranteeServicePrincipal and RetiringServicePrincipal.
 	Grantee         string
-	GranteeService  bool   `json:",omitempty"`
 	Retiring        string `json:",omitempty"`
+	GranteeService  bool   `json:",omitempty"`
 	RetiringService bool   `json:",omitempty"`
 	IssuingAccount  string
 	Operations      []string // sorted
@@ -138,14 +138,31 @@ type Grant struct {
 	Subset    sortedPairs `json:",omitempty"`
 	SourceARN string      `json:",omitempty"`
 	Created   time.Time
-	Parent    string `json:",omitempty"` // grant that allowed this one to be made
-	Seed      []byte // authenticates the grant's tokens
+	Parent    packedID `json:",omitempty"` // grant that allowed this one to be made
+	Seed      seed
+
+	key string // the grant's table key; with who makes a grant, and in every record that is visible
+}
+
+// seed authenticates a grant's tokens.
+type seed [16]byte
+
+// MarshalText writes base64, as JSON has a slice of bytes.
+func (s seed) MarshalText() ([]byte, error) { return base64.StdEncoding.AppendEncode(nil, s[:]), nil }
+
+// UnmarshalText reads it.
+func (s *seed) UnmarshalText(b []byte) error {
+	raw, err := base64.StdEncoding.DecodeString(string(b))
+	if err != nil || len(raw) != len(s) {
+		return errors.New("kms: the seed of a grant has another size")
+	}
+	copy(s[:], raw)
+	return nil
 }
 
 // grantName makes CreateGrant idempotent: the grant that a name and its
-// parameters stand for, under account/region/keyID/hash. Table kms/grant-name,
-// version 1.
-type grantName struct{ GrantID string }
+// parameters stand for, under grantKey of their hash. Table kms/n, version 1.
+type grantName struct{ GrantID packedID }
 
 // usage is the last cryptographic use of a key, under account/region/id. Table
 // kms/usage, version 1. It is written some seconds late.

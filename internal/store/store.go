@@ -106,11 +106,16 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 
 // Start loads every declared table and, with an external cluster, follows changes from
 // then on; those of an embedded etcd are all made here.
-func (s *Store) Start(ctx context.Context) error {
+func (s *Store) Start(ctx context.Context) (err error) {
 	if s.started {
 		return errors.New("store: started twice")
 	}
 	s.started = true
+	defer func() {
+		if err != nil {
+			close(s.done) // nothing follows that Close would wait for
+		}
+	}()
 	resp, err := s.client.Get(ctx, root, clientv3.WithPrefix())
 	if err != nil {
 		return fmt.Errorf("load the state from etcd: %w", err)
@@ -319,8 +324,11 @@ func (s *Store) Changed() <-chan struct{} {
 	return s.advance
 }
 
-// Close stops following and, when embedded, stops etcd cleanly.
+// Close stops following and, when embedded, stops etcd cleanly. Called again, it does nothing.
 func (s *Store) Close() error {
+	if s.ctx.Err() != nil {
+		return nil
+	}
 	s.cancel()
 	if s.started {
 		<-s.done

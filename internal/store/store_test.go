@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -157,6 +158,40 @@ func TestTransactionReadsItsWrites(t *testing.T) {
 	}
 	if err := tab.Put(s.Snapshot(), "x", &rec{}); !errors.Is(err, store.ErrReadOnly) {
 		t.Errorf("Put in a View = %v, want ErrReadOnly", err)
+	}
+}
+
+// TestNewerRecordsAreRefused: a program does not start on records of a newer one, and can stop then.
+func TestNewerRecordsAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	start := func(version byte) (*store.Store, *store.Table[rec], error) {
+		s, err := store.Open(context.Background(), store.Config{DataDir: dir, Unsynced: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tab := store.Define[rec](s, "test/rec", version)
+		return s, tab, s.Start(context.Background())
+	}
+	s, tab, err := start(2)
+	if err == nil {
+		err = s.Update(context.Background(), func(tx *store.Tx) error { return tab.Put(tx, "k", &rec{N: 1}) })
+	}
+	if err = errors.Join(err, s.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s, _, err = start(1)
+	if err == nil || !strings.Contains(err.Error(), "written by a newer Sealdesk") {
+		t.Errorf("Start on a record of version 2 with version 1 = %v", err)
+	}
+	closed := make(chan error)
+	go func() { closed <- s.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("Close after a Start that failed does not return")
 	}
 }
 
