@@ -93,7 +93,7 @@ func sessionLimits(p *api.Principal) []policy.Source {
 		return nil
 	case p.Type == api.FederatedUser:
 		return []policy.Source{federatedLimits}
-	case !p.MFA:
+	case !p.MFA && (p.Type == api.IAMUser || p.Type == api.Root):
 		return []policy.Source{sessionNoMFA}
 	}
 	return nil

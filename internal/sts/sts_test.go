@@ -95,7 +95,7 @@ const (
 func TestAssumeRole(t *testing.T) {
 	w := newWorld(t)
 	bob := w.user("bob", allow(assume, "*"))
-	role := w.role("ops", `{`+trusts+`}`, allow(`["kms:ListKeys","kms:ListAliases"]`, "*"))
+	role := w.role("ops", `{`+trusts+`}`, allow(`["kms:ListKeys","kms:ListAliases","iam:ListUsers"]`, "*"))
 	in := func() *sts.AssumeRoleInput {
 		return &sts.AssumeRoleInput{RoleArn: &role, RoleSessionName: aws.String("s1")}
 	}
@@ -116,6 +116,11 @@ func TestAssumeRole(t *testing.T) {
 	if _, err = keys.ListKeys(ctx, &kms.ListKeysInput{}); err != nil {
 		t.Errorf("what the role may: %v", err)
 	}
+	if _, err = w.IAM(temporary(out.Credentials)).ListUsers(ctx, &iam.ListUsersInput{}); err != nil {
+		t.Errorf("IAM in a role's session, which needs no MFA: %v", err)
+	}
+	_, err = w.IAM(temporary(out.Credentials)).ListRoles(ctx, &iam.ListRolesInput{})
+	fails(t, "what of IAM the role may not", err, "AccessDenied", "assumed-role/ops/s1 is not authorized to perform: iam:ListRoles")
 	_, err = keys.CreateKey(ctx, &kms.CreateKeyInput{})
 	fails(t, "what the role may not", err, "AccessDeniedException", "assumed-role/ops/s1 is not authorized to perform: kms:CreateKey")
 
