@@ -403,7 +403,8 @@ func TestDocuments(t *testing.T) {
 	refused[iam.CreatePolicyOutput](e, c, &iam.CreatePolicyInput{PolicyName: aws.String("big"), PolicyDocument: &big}, "LimitExceeded", "Cannot exceed quota for PolicySize: 6144")
 	for _, tt := range []struct{ doc, text string }{
 		{*trust("arn:aws:iam::" + acct + ":user/nobody"), "Invalid principal in policy"},
-		{*trust("arn:aws:iam::999999999999:root"), "Invalid principal in policy"},
+		{*trust("arn:aws:iam::999999999999:user/nobody"), "Invalid principal in policy"},
+		{*trust("99999999999"), "Invalid principal in policy"},
 		{*trust("arn:aws:iam::" + acct + ":user/*"), "Invalid principal in policy"},
 		{`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"example.com"},"Action":"sts:AssumeRole"}]}`, "Invalid principal in policy"},
 		{`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::` + acct + `:oidc-provider/none.example"},"Action":"sts:AssumeRoleWithWebIdentity"}]}`, "Invalid principal in policy"},
@@ -412,6 +413,11 @@ func TestDocuments(t *testing.T) {
 		{`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"kms:Decrypt"}]}`, "AssumeRole policy may only specify STS AssumeRole actions."},
 	} {
 		refused[iam.CreateRoleOutput](e, c, &iam.CreateRoleInput{RoleName: aws.String("r"), AssumeRolePolicyDocument: &tt.doc}, "MalformedPolicyDocument", tt.text)
+	}
+	// An account of another installation may be trusted, by its ID or its root.
+	for i, who := range []string{"999999999999", "arn:aws:iam::999999999999:root"} {
+		name := fmt.Sprintf("partner%d", i)
+		do[iam.CreateRoleOutput](e, c, &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: trust(who)})
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/sealdesk/sealdesk/internal/store"
 )
 
-// setTrust checks a trust policy and gives it to the role. The principals it
+// setTrust checks a trust policy and gives it to the role. The users and roles it
 // names must exist; their unique IDs are kept with it.
 // Source: IAM User Guide, "AWS JSON policy elements: Principal"; CreateRole.
 func (s *Service) setTrust(tx *store.Tx, r *role, text string) error {
@@ -30,8 +30,8 @@ func (s *Service) setTrust(tx *store.Tx, r *role, text string) error {
 			if id, ok = s.PrincipalID(tx, p.Value); ok && strings.HasPrefix(p.Value, "arn:") && !strings.HasSuffix(p.Value, ":root") {
 				trusted[p.Value] = id
 			}
-			ok = ok || p.Value == "*"
-			why = "no such account, user or role here"
+			ok = ok || p.Value == "*" || p.IsAccount()
+			why = "no such user or role here"
 		case "Service":
 			ok, why = serviceHost.MatchString(p.Value), "want a service such as ec2.amazonaws.com"
 		case "Federated":

@@ -247,6 +247,9 @@ func TestPolicyChecks(t *testing.T) {
 	put := func(p string) *kms.PutKeyPolicyInput { return &kms.PutKeyPolicyInput{KeyId: k.KeyId, Policy: ptr(p)} }
 	must[kms.PutKeyPolicyOutput](b, c, "PutKeyPolicy", put(defaultPolicy(acct)))
 	b.fails(c, "PutKeyPolicy", put(strings.ReplaceAll(defaultPolicy(acct), ":root", ":user/nobody")), "MalformedPolicyDocumentException", "")
+	// An account of another installation may be named; it does not keep the caller in control.
+	must[kms.PutKeyPolicyOutput](b, c, "PutKeyPolicy", put(strings.Replace(defaultPolicy(acct), `"AWS" : "arn:aws:iam::`+acct+`:root"`, `"AWS" : [ "arn:aws:iam::`+acct+`:root", "arn:aws:iam::999999999999:root", "888888888888" ]`, 1)))
+	b.fails(c, "PutKeyPolicy", put(strings.ReplaceAll(defaultPolicy(acct), acct, "999999999999")), "MalformedPolicyDocumentException", "The new key policy will not allow you to update the key policy in the future.")
 	b.fails(c, "PutKeyPolicy", put("{"), "MalformedPolicyDocumentException", "")
 	b.fails(c, "PutKeyPolicy", put(defaultPolicy(acct)+strings.Repeat(" ", 33000)), "LimitExceededException", "")
 	locked := strings.ReplaceAll(defaultPolicy(acct), "kms:*", "kms:Encrypt")

@@ -54,7 +54,7 @@ func (s *Service) checkPolicy(tx *store.Tx, c *api.Call, text, account string, b
 	for _, p := range doc.Principals() {
 		switch p.Type {
 		case "AWS":
-			if _, ok := s.cfg.Principals.PrincipalID(tx, p.Value); !ok && p.Value != "*" {
+			if _, ok := s.cfg.Principals.PrincipalID(tx, p.Value); !ok && p.Value != "*" && !p.IsAccount() {
 				return "", errPolicy("Policy contains a statement with one or more invalid principals: %s does not exist.", p.Value)
 			}
 		case "Service":

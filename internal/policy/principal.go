@@ -68,6 +68,19 @@ type PrincipalName struct {
 	pos, end int // the JSON string's bytes in the text
 }
 
+// IsAccount tells an account, by its ID or the ARN of its root. Accounts of other
+// installations may be named: none but the account itself can say whether it exists,
+// and nobody here speaks for it.
+func (p PrincipalName) IsAccount() bool {
+	id := p.Value
+	if rest, ok := strings.CutPrefix(id, "arn:aws:iam::"); ok {
+		if id, ok = strings.CutSuffix(rest, ":root"); !ok {
+			return false
+		}
+	}
+	return p.Type == "AWS" && len(id) == 12 && strings.Trim(id, "0123456789") == ""
+}
+
 // Principals are the principals the document names, in order.
 func (d *Document) Principals() []PrincipalName {
 	var out []PrincipalName
