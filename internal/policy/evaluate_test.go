@@ -310,6 +310,13 @@ func TestActionAndResource(t *testing.T) {
 		{`"Action":"*","Resource":"arn:aws:ec2:*:444455556666:*"`, "ec2:AttachVolume", vol, false},
 		{`"Action":"*","Resource":"arn:aws-cn:ec2:*:*:*"`, "ec2:AttachVolume", vol, false},
 		{`"Action":"*","Resource":"arn:aws:ec2:us-west-2:111122223333:volume/VOL-1"`, "ec2:AttachVolume", vol, false},
+		// The fields that an ARN leaves out are any.
+		{`"Action":"*","Resource":"arn:aws:ec2"`, "ec2:AttachVolume", vol, true},
+		{`"Action":"*","Resource":"arn:aws:ec2:*"`, "ec2:AttachVolume", vol, true},
+		{`"Action":"*","Resource":"arn:aws:ec2:us-west-2:*"`, "ec2:AttachVolume", vol, true},
+		{`"Action":"*","Resource":"arn:aws:ec2:eu-west-1"`, "ec2:AttachVolume", vol, false},
+		{`"Action":"*","Resource":"arn:aws:kms:*"`, "ec2:AttachVolume", vol, false},
+		{`"Action":"*","NotResource":"arn:aws:ec2:*"`, "ec2:AttachVolume", vol, false},
 		{`"Action":"*","NotResource":"arn:aws:ec2:*:*:volume/*"`, "ec2:AttachVolume", vol, false},
 		{`"Action":"*","NotResource":"arn:aws:ec2:*:*:snapshot/*"`, "ec2:AttachVolume", vol, true},
 		// An action without resources is asked on "*".

@@ -73,6 +73,14 @@ func (p *parser) compileResource(v *value) (resource, error) {
 		return r, nil
 	}
 	fields, ok := splitFields(v.text, p.variables)
+	short := !ok && p.kind < ResourcePolicy && strings.Count(v.text, ":") > 1 && !strings.Contains(v.text, "::")
+	if short {
+		// IAM takes arn:aws:sqs:* and fills the fields that are left out with "*".
+		for full := v.text; !ok && strings.HasPrefix(full, "arn:"); {
+			full += ":*"
+			fields, ok = splitFields(full, p.variables)
+		}
+	}
 	if !ok {
 		return r, p.fail(v.pos, notARN(v.text), "an ARN is arn:partition:service:region:account:resource, six fields; wildcards do not stand for the colons between them")
 	}
@@ -89,7 +97,7 @@ func (p *parser) compileResource(v *value) (resource, error) {
 	} else if strings.ContainsAny(f, "*?") {
 		return r, p.fail(v.pos, "Resource vendor must be fully qualified and cannot contain regexes.", "the service field of %q is %q", v.text, f)
 	}
-	r.literal = !strings.ContainsAny(v.text, "*?")
+	r.literal = !short && !strings.ContainsAny(v.text, "*?")
 	for i, f := range fields {
 		if p.variables && strings.Contains(f, "${") {
 			t, err := p.template(f, v.pos)
