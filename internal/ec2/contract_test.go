@@ -109,6 +109,19 @@ func TestQueryProtocol(t *testing.T) {
 	}
 }
 
+// Errors that are not those of other enums.
+func TestUnknownTypes(t *testing.T) {
+	e := start(t)
+	in := &ec2.CreateVolumeInput{AvailabilityZone: aws.String(apptest.Region + "a"), Size: aws.Int32(1), VolumeType: "gp9"}
+	_, err := e.CreateVolume(ctx, in)
+	e.refused(err, "UnknownVolumeType", "Unsupported volume type 'gp9' for volume creation.")
+	in.VolumeType, in.TagSpecifications = "gp3", []types.TagSpecification{{ResourceType: "window", Tags: []types.Tag{{Key: aws.String("a")}}}}
+	_, err = e.CreateVolume(ctx, in)
+	e.refused(err, "InvalidParameterValue", "'window' is not a valid taggable resource type for this operation.")
+	_, err = e.ModifyVolume(ctx, &ec2.ModifyVolumeInput{VolumeId: e.volume().VolumeId, VolumeType: "gp9"})
+	e.refused(err, "UnknownVolumeType", "'gp9'")
+}
+
 // Event history finds a call by the volume or snapshot that it made or named.
 func TestEventsByResource(t *testing.T) {
 	e := start(t)

@@ -236,11 +236,13 @@ func performance(typ *string, size int32, iops, throughput *int32) (outIops, out
 	n := l.defaultIops
 	if iops != nil {
 		n = *iops
-		if n < l.minIops || n > l.maxIops {
-			return 0, 0, fail("InvalidParameterValue", "Volume iops of %d is out of range for volume type %s; it must be between %d and %d.", n, *typ, l.minIops, l.maxIops)
-		}
-		if int64(n) > int64(size)*int64(l.iopsPerGiB) && n > l.defaultIops {
-			return 0, 0, fail("InvalidParameterCombination", "Iops to volume size ratio of %.1f is too high; maximum is %d for volume type %s.", float64(n)/float64(size), l.iopsPerGiB, *typ)
+		switch {
+		case n < l.minIops:
+			return 0, 0, fail("InvalidParameterValue", "Volume iops of %d is too low; minimum is %d.", n, l.minIops)
+		case n > l.maxIops:
+			return 0, 0, fail("InvalidParameterValue", "Volume iops of %d is too high; maximum is %d.", n, l.maxIops)
+		case int64(n) > int64(size)*int64(l.iopsPerGiB) && n > l.defaultIops:
+			return 0, 0, fail("InvalidParameterValue", "Iops to volume size ratio of %f is too high; maximum is %d", float64(n)/float64(size), l.iopsPerGiB)
 		}
 	}
 	if *typ != "gp3" {
@@ -253,7 +255,7 @@ func performance(typ *string, size int32, iops, throughput *int32) (outIops, out
 			return 0, 0, fail("InvalidParameterValue", "Throughput of %d MiB/s is out of range; it must be between 125 and 2000.", t)
 		}
 		if 4*t > n {
-			return 0, 0, fail("InvalidParameterCombination", "Throughput (MiBps) to iops ratio of %.6f is too high; maximum is 0.250000.", float64(t)/float64(n))
+			return 0, 0, fail("InvalidParameterValue", "Throughput (MiBps) to iops ratio of %f is too high; maximum is 0.250000 MiBps per iops", float64(t)/float64(n))
 		}
 	}
 	return n, t, nil

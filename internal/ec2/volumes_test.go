@@ -189,10 +189,10 @@ func TestCreateVolumeRefusals(t *testing.T) {
 		{"unknown type", "UnknownVolumeType", "'gp9'", plain(func(in *ec2.CreateVolumeInput) { in.VolumeType = "gp9" }), ""},
 		{"iops for gp2", "InvalidParameterCombination", "iops is not supported for gp2", plain(func(in *ec2.CreateVolumeInput) { in.Iops = aws.Int32(100) }), ""},
 		{"io2 without iops", "MissingParameter", "iops", plain(func(in *ec2.CreateVolumeInput) { in.VolumeType = "io2" }), ""},
-		{"io1 ratio", "InvalidParameterCombination", "ratio", plain(func(in *ec2.CreateVolumeInput) { in.VolumeType, in.Iops = "io1", aws.Int32(500) }), ""},
-		{"gp3 iops", "InvalidParameterValue", "between 3000", plain(func(in *ec2.CreateVolumeInput) { in.VolumeType, in.Iops = "gp3", aws.Int32(100) }), ""},
+		{"io1 ratio", "InvalidParameterValue", "Iops to volume size ratio of 62.500000 is too high; maximum is 50", plain(func(in *ec2.CreateVolumeInput) { in.VolumeType, in.Iops = "io1", aws.Int32(500) }), ""},
+		{"gp3 iops", "InvalidParameterValue", "Volume iops of 100 is too low; minimum is 3000.", plain(func(in *ec2.CreateVolumeInput) { in.VolumeType, in.Iops = "gp3", aws.Int32(100) }), ""},
 		{"throughput for gp2", "InvalidParameterCombination", "throughput", plain(func(in *ec2.CreateVolumeInput) { in.Throughput = aws.Int32(200) }), ""},
-		{"throughput ratio", "InvalidParameterCombination", "0.250000", plain(func(in *ec2.CreateVolumeInput) { in.VolumeType, in.Throughput = "gp3", aws.Int32(1000) }), ""},
+		{"throughput ratio", "InvalidParameterValue", "ratio of 0.333333 is too high; maximum is 0.250000 MiBps per iops", plain(func(in *ec2.CreateVolumeInput) { in.VolumeType, in.Throughput = "gp3", aws.Int32(1000) }), ""},
 		{"multi attach", "UnsupportedOperation", "MultiAttach", plain(func(in *ec2.CreateVolumeInput) { in.MultiAttachEnabled = aws.Bool(true) }), ""},
 		{"unknown snapshot", "InvalidSnapshot.NotFound", "snap-0123456789abcdef0", plain(func(in *ec2.CreateVolumeInput) { in.SnapshotId = aws.String("snap-0123456789abcdef0") }), ""},
 		{"reserved tag", "InvalidParameterValue", "reserved", plain(func(in *ec2.CreateVolumeInput) {

@@ -259,6 +259,9 @@ func minText(sh *shape, length bool) string {
 	return "Member must have value greater than or equal to " + sh.min
 }
 
+// worded are enums for which EC2's operations have errors of their own.
+var worded = map[string]bool{"VolumeType": true, "ResourceType": true}
+
 // violated returns the first constraint that the value breaks, or "".
 func violated(v *value, sh *shape, p unsafe.Pointer, ec2 bool) string {
 	if sh == nil {
@@ -269,7 +272,7 @@ func violated(v *value, sh *shape, p unsafe.Pointer, ec2 bool) string {
 	case kindString:
 		s := *(*string)(p)
 		if sh.enum != "" {
-			if enumHas(sh.enum, s) {
+			if enumHas(sh.enum, s) || ec2 && worded[sh.name] {
 				return ""
 			}
 			if ec2 {
