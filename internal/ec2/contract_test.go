@@ -96,11 +96,13 @@ func TestQueryProtocol(t *testing.T) {
 	}{
 		{"Action=DescribeVolumes&Foo=1", 400, "<Code>UnknownParameter</Code><Message>The parameter Foo is not recognized</Message>"},
 		{"Action=DescribeVolumes&Filter.1.Name=size&Filter.1.Value.1=1&Filter.1.Foo=2", 400, "The parameter Filter.1.Foo is not recognized"},
+		{"Action=CreateTags&Tag.1.Key=a", 400, "<Code>MissingParameter</Code><Message>The request must contain the parameter resourceIdSet</Message>"},
+		{"Action=CreateTags&ResourceId.1=" + *v.VolumeId, 400, "<Code>MissingParameter</Code><Message>The request must contain the parameter tagSet</Message>"},
 		{"Action=DescribeVolumes&" + url.QueryEscape("VolumeId.1") + "=" + *v.VolumeId, 200, "<volumeId>" + *v.VolumeId},
 	} {
 		if status, body := e.query(c.form); status != c.status || !strings.Contains(body, c.text) {
 			t.Errorf("%s: %d %s, want %d and %s", c.form, status, body, c.status, c.text)
-		} else if strings.Contains(body, "tagSet") {
+		} else if strings.Contains(body, "<tagSet") {
 			t.Errorf("%s: tags of a volume that has none: %s", c.form, body)
 		}
 	}

@@ -76,6 +76,9 @@ func validate(s *Service, sp *structPlan, p unsafe.Pointer) error {
 	return &Error{Kind: Validation, Member: first.path, Message: b.String()}
 }
 
+// missingAs are members of EC2 that MissingParameter names otherwise than the request does.
+var missingAs = map[string]string{"Resources": "resourceIdSet", "Tags": "tagSet"}
+
 func (c *validator) members(sp *structPlan, p unsafe.Pointer, path string, ec2 bool) {
 	for i := range sp.fields {
 		f := &sp.fields[i]
@@ -92,6 +95,9 @@ func (c *validator) members(sp *structPlan, p unsafe.Pointer, path string, ec2 b
 		q, set := f.v.load(f.at(p))
 		if !set {
 			if f.required {
+				if ec2 && missingAs[f.name] != "" {
+					name = missingAs[f.name]
+				}
 				c.found = append(c.found, violation{path: path + name, missing: true,
 					shown: c.show(path+name, "null", false), constraint: "Member must not be null"})
 			}
