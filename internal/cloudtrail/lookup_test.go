@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	ct "github.com/aws/aws-sdk-go-v2/service/cloudtrail"
 	"github.com/aws/aws-sdk-go-v2/service/cloudtrail/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
 
@@ -149,5 +151,29 @@ func TestLookupEventsRefuses(t *testing.T) {
 	var e smithy.APIError
 	if _, err := try[ct.LookupEventsOutput](w, "LookupEvents", &ct.LookupEventsInput{EventCategory: types.EventCategoryInsight}); errors.As(err, &e) {
 		t.Errorf("insights: %v, want none", err)
+	}
+}
+
+// The status of a trail that is not there is refused by its ARN, as AWS does; who may not
+// ask for trails is not told that there is none.
+func TestStatusOfNoTrail(t *testing.T) {
+	ctx, s := context.Background(), apptest.New(t)
+	in := &ct.GetTrailStatusInput{Name: aws.String("unknowntrail")}
+	_, err := s.CloudTrail().GetTrailStatus(ctx, in)
+	var missing *types.TrailNotFoundException
+	if !errors.As(err, &missing) || !strings.HasPrefix(missing.ErrorMessage(), "Unknown trail: arn:aws:cloudtrail:"+apptest.Region+":") || !strings.Contains(missing.ErrorMessage(), ":trail/unknowntrail for the user: ") {
+		t.Errorf("GetTrailStatus of an unknown trail = %v, want TrailNotFoundException with its ARN", err)
+	}
+	if _, err := s.IAM().CreateUser(ctx, &iam.CreateUserInput{UserName: aws.String("nobody")}); err != nil {
+		t.Fatal(err)
+	}
+	k, err := s.IAM().CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: aws.String("nobody")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.CloudTrail(apptest.Keys(*k.AccessKey.AccessKeyId, *k.AccessKey.SecretAccessKey, "")).GetTrailStatus(ctx, in)
+	var denied smithy.APIError
+	if !errors.As(err, &denied) || denied.ErrorCode() != "AccessDeniedException" {
+		t.Errorf("GetTrailStatus by a user without permissions = %v, want AccessDeniedException", err)
 	}
 }

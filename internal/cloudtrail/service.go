@@ -98,10 +98,15 @@ func (s *Service) Operations() []api.Operation {
 	}, s.lakeOperations()...)
 }
 
-// on declares that an operation touches the trail that id names.
+// on declares that an operation touches the trail that id names. One that is not there is asked
+// for too: who may not touch it does not learn that; the operation itself then says so.
 func on[In any](s *Service, id func(*In) *string) api.Option {
 	return api.On(func(_ context.Context, tx *store.Tx, c *api.Call, in *In) ([]api.Target, error) {
-		t, err := s.find(tx, c, deref(id(in)))
+		named := deref(id(in))
+		t, err := s.find(tx, c, named)
+		if _, missing := err.(*types.TrailNotFoundException); missing {
+			return []api.Target{{ARN: arnOf(c, named)}}, nil
+		}
 		if err != nil {
 			return nil, err
 		}

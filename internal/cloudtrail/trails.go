@@ -142,6 +142,14 @@ func (s *Service) find(tx *store.Tx, c *api.Call, id string) (*trail, error) {
 	return nil, notFound(c, id)
 }
 
+// arnOf is the ARN of the trail that a call names by name or ARN.
+func arnOf(c *api.Call, id string) string {
+	if strings.HasPrefix(id, "arn:") {
+		return id
+	}
+	return "arn:aws:cloudtrail:" + c.Region + ":" + c.Account + ":trail/" + id
+}
+
 func notFound(c *api.Call, id string) error {
 	return &types.TrailNotFoundException{Message: sprintf("Unknown trail: %s for the user: %s", id, c.Account)}
 }
@@ -318,7 +326,7 @@ func (s *Service) stopLogging(_ context.Context, tx *store.Tx, c *api.Call, in *
 }
 
 func (s *Service) getTrailStatus(_ context.Context, tx *store.Tx, c *api.Call, in *ct.GetTrailStatusInput) (*ct.GetTrailStatusOutput, error) {
-	t, err := s.find(tx, c, deref(in.Name))
+	t, err := s.find(tx, c, arnOf(c, deref(in.Name))) // by ARN: so AWS names one that is not there
 	if err != nil {
 		return nil, err
 	}
