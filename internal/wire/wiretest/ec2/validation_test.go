@@ -36,11 +36,11 @@ func TestValidation(t *testing.T) {
 		code, want string
 	}{
 		{"AttachVolume", "Device=/dev/sdf&InstanceId=i-1", new(ec2.AttachVolumeInput), "MissingParameter", "The request must contain the parameter VolumeId"},
-		{"CreateVolume", "AvailabilityZone=a&VolumeType=gp9", new(ec2.CreateVolumeInput), "InvalidParameterValue", "Value (gp9) for parameter VolumeType is invalid. Expected: 'standard', "},
+		{"DescribeVolumeAttribute", "VolumeId=vol-1&Attribute=size", new(ec2.DescribeVolumeAttributeInput), "InvalidParameterValue", "Value (size) for parameter Attribute is invalid. Expected: 'autoEnableIO', "},
 		{"CreateVolume", "AvailabilityZone=a&Size=big", new(ec2.CreateVolumeInput), "InvalidParameterValue", "Invalid value 'big' for Size"},
 		{"CreateVolume", "AvailabilityZone=a&Encrypted=maybe", new(ec2.CreateVolumeInput), "InvalidParameterValue", "Invalid value 'maybe' for Encrypted"},
 		{"DescribeVpcs", "MaxResults=3", new(ec2.DescribeVpcsInput), "InvalidParameterValue", "Value (3) for parameter MaxResults is invalid. Expecting a value greater than or equal to 5."},
-		{"CreateTags", "ResourceId.1=vol-1", new(ec2.CreateTagsInput), "MissingParameter", "The request must contain the parameter Tag"},
+		{"CreateTags", "ResourceId.1=vol-1", new(ec2.CreateTagsInput), "MissingParameter", "The request must contain the parameter tagSet"},
 	} {
 		_, err := decode(t, c.op, c.form, c.in)
 		r := s.Resolve(err)
