@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -495,10 +496,10 @@ func (n number) compare(m number) int {
 	return incomparable
 }
 
-var dateLayouts = [...]string{
-	time.RFC3339Nano, "2006-01-02T15:04Z07:00", "2006-01-02T15:04:05.999999999Z0700", "2006-01-02T15:04Z0700",
-	"2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02", "2006-01", "2006", "20060102T150405Z",
-}
+// isoDate is a date, with or without its last parts: 2026, 2026-01-31,
+// 2026-01-31T08:00Z, 2026-1-31t8:00:00.5+02.
+var isoDate = regexp.MustCompile(`^(\d{1,6})(?:-(\d\d?)(?:-(\d\d?))?)?` +
+	`(?:[Tt](?:(\d\d?)(?::(\d\d?)(?::(\d\d?)(?:\.(\d+))?)?)?)?(?:[Zz]|([+-]\d\d)(?::?(\d\d))?)?)?$`)
 
 // parseDate reads the W3C profile of ISO 8601 or seconds since 1970; four
 // digits are a year.
@@ -512,12 +513,31 @@ func parseDate(s string) (time.Time, bool) {
 			return time.Unix(int64(sec), int64(frac*1e9)).UTC(), true
 		}
 	}
-	for _, l := range dateLayouts {
-		if t, err := time.Parse(l, s); err == nil {
-			return t.UTC(), true
-		}
+	if t, err := time.Parse("20060102T150405Z", s); err == nil {
+		return t, true
 	}
-	return time.Time{}, false
+	m := isoDate.FindStringSubmatch(s)
+	if m == nil {
+		return time.Time{}, false
+	}
+	part := func(i, without int) int {
+		if m[i] == "" {
+			return without
+		}
+		n, _ := strconv.Atoi(m[i]) // digits, by the expression
+		return n
+	}
+	year, month, day, hour, minute, second := part(1, 0), part(2, 1), part(3, 1), part(4, 0), part(5, 0), part(6, 0)
+	nanos, _ := strconv.Atoi((m[7] + "000000000")[:9])
+	t := time.Date(year, time.Month(month), day, hour, minute, second, nanos, time.UTC)
+	if t.Month() != time.Month(month) || t.Day() != day || hour > 23 || minute > 59 || second > 59 {
+		return time.Time{}, false
+	}
+	east := time.Duration(part(9, 0)) * time.Minute
+	if strings.HasPrefix(m[8], "-") {
+		east = -east
+	}
+	return t.Add(-time.Duration(part(8, 0))*time.Hour - east), true
 }
 
 func parseBinary(s string) ([]byte, bool) {

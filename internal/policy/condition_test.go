@@ -78,6 +78,12 @@ func TestOperators(t *testing.T) {
 		{"DateGreaterThan", `"1700000000"`, one("2026-01-31"), true},
 		{"DateGreaterThan", `"2026"`, one("2026-01-01T00:00:01Z"), true},
 		{"DateGreaterThanEquals", `"2026-01-31"`, one("2026-01-30"), false},
+		// Forms beside RFC 3339 that IAM takes.
+		{"DateEquals", `"2026-1-31t8:00:00.5+02"`, one("2026-01-31T06:00:00.500Z"), true},
+		{"DateEquals", `"2026-01-31T08:00-0130"`, one("2026-01-31T09:30Z"), true},
+		{"DateEquals", `"2026-01-31T08"`, one("20260131T080000Z"), true},
+		{"DateGreaterThan", `"01T"`, one("2026-01-30"), true},
+		{"DateEquals", `"2026-03-02"`, one("2026-02-30"), false},
 		{"DateGreaterThan", `"2026-01-31"`, one("soon"), false},
 		{"DateGreaterThan", `"2026-01-31"`, absent, false},
 

@@ -430,10 +430,11 @@ func vendorName(s string) bool {
 	return s != ""
 }
 
+// actionName takes spaces too: IAM accepts such a name, which no action has.
 func actionName(s string) bool {
 	for i := range len(s) {
 		c := s[i] | 0x20
-		if (c < 'a' || c > 'z') && (s[i] < '0' || s[i] > '9') && strings.IndexByte("*?-_", s[i]) < 0 {
+		if (c < 'a' || c > 'z') && (s[i] < '0' || s[i] > '9') && strings.IndexByte("*?-_ ", s[i]) < 0 {
 			return false
 		}
 	}
