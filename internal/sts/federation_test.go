@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -232,4 +233,43 @@ func TestProviderKeys(t *testing.T) {
 	thumbprint := p.thumbprint()
 	p.Close()
 	fails(t, "nobody there", try(p, thumbprint), "IDPCommunicationError", "could not be reached")
+}
+
+// TestSilentProvider: a provider that takes calls and does not answer is asked once, whatever
+// number of forged tokens comes, and everybody is told the same.
+func TestSilentProvider(t *testing.T) {
+	w := newWorld(t)
+	var asked atomic.Int32
+	release := make(chan struct{})
+	silent := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		<-release
+		rw.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer silent.Close()
+	p := newIDP(t)
+	p.URL = silent.URL
+	sum := sha1.Sum(silent.Certificate().Raw)
+	created, err := w.IAM().CreateOpenIDConnectProvider(ctx, &iam.CreateOpenIDConnectProviderInput{Url: &p.URL, ClientIDList: []string{"sts.amazonaws.com"}, ThumbprintList: []string{hex.EncodeToString(sum[:])}})
+	w.must(err)
+	role := w.role("silent", `{"Effect":"Allow","Principal":{"Federated":"`+*created.OpenIDConnectProviderArn+`"},"Action":"sts:AssumeRoleWithWebIdentity"}`, "")
+	forged := p.token(nil)
+	anybody := w.STS(aws.AnonymousCredentials{})
+	try := func() error {
+		_, err := anybody.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{RoleArn: &role, RoleSessionName: aws.String("xx"), WebIdentityToken: &forged}, func(o *sts.Options) { o.Retryer = aws.NopRetryer{} })
+		return err
+	}
+	errs := make(chan error, 8)
+	for range cap(errs) {
+		go func() { errs <- try() }()
+	}
+	time.Sleep(300 * time.Millisecond) // for a second question to come, if one did
+	close(release)
+	for range cap(errs) {
+		fails(t, "a silent provider", <-errs, "IDPCommunicationError", "could not be reached")
+	}
+	fails(t, "a provider that was silent just now", try(), "IDPCommunicationError", "could not be reached")
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the provider was asked %d times, want once", n)
+	}
 }

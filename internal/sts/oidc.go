@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -142,47 +141,15 @@ func (t *idToken) keys(p *api.IdentityProvider) map[string][]string {
 	return k
 }
 
-// keySets are the signing keys of providers, fetched when needed.
-type keySets struct {
-	mu sync.Mutex
-	m  map[string]keySet
-}
-
-type keySet struct {
-	at   time.Time
-	keys *jose.JSONWebKeySet
-}
-
-const (
-	keySetAge   = 10 * time.Minute // as long as keys are used without asking again
-	keySetRetry = 10 * time.Second // how soon a key that is not among them is asked for
-	maxKeySets  = 1000
-	maxDocument = 1 << 20 // bytes of a discovery document or key set
-	fetchTime   = 10 * time.Second
-)
-
 // verify checks the token's signature with the provider's keys.
 func (s *Service) verify(ctx context.Context, p *api.IdentityProvider, issuer string, sig *jose.JSONWebSignature) error {
 	id := issuer + " " + strings.Join(p.Thumbprints, " ")
-	now := s.clock.Now()
-	s.idps.mu.Lock()
-	set := s.idps.m[id]
-	s.idps.mu.Unlock()
 	for _, least := range []time.Duration{keySetAge, keySetRetry} {
-		if set.keys == nil || now.Sub(set.at) >= least || now.Before(set.at) {
-			keys, err := fetchKeys(ctx, p, issuer)
-			if err != nil {
-				return err
-			}
-			set = keySet{now, keys}
-			s.idps.mu.Lock()
-			if s.idps.m == nil || len(s.idps.m) >= maxKeySets {
-				s.idps.m = map[string]keySet{}
-			}
-			s.idps.m[id] = set
-			s.idps.mu.Unlock()
+		keys, err := s.idps.get(ctx, id, least, func(ctx context.Context) (*jose.JSONWebKeySet, error) { return fetchKeys(ctx, p, issuer) })
+		if err != nil {
+			return err
 		}
-		for _, k := range set.keys.Keys {
+		for _, k := range keys.Keys {
 			if kid := sig.Signatures[0].Header.KeyID; kid != "" && k.KeyID != kid || k.Use == "enc" || !k.IsPublic() {
 				continue
 			}
@@ -196,8 +163,6 @@ func (s *Service) verify(ctx context.Context, p *api.IdentityProvider, issuer st
 
 // fetchKeys asks the issuer where its keys are, and there for the keys.
 func fetchKeys(ctx context.Context, p *api.IdentityProvider, issuer string) (*jose.JSONWebKeySet, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTime)
-	defer cancel()
 	client := providerClient(p.Thumbprints)
 	defer client.CloseIdleConnections()
 	var discovery struct {
@@ -257,6 +222,9 @@ func verifyServer(chain []*x509.Certificate, name string, thumbprints []string) 
 	}
 	return errThumbprint
 }
+
+// maxDocument is how many bytes a discovery document or key set may have.
+const maxDocument = 1 << 20
 
 const noKey = "Couldn't retrieve verification key from your identity provider, please reference AssumeRoleWithWebIdentity documentation for requirements"
 

@@ -53,7 +53,7 @@ type Service struct {
 	sealKeys *store.Table[sealKey]
 	opened   sync.Map // wrapped key → *secret.Bytes
 
-	idps keySets
+	idps *keySets
 
 	mu       sync.Mutex
 	sessions map[[32]byte]*live // by SHA-256 of the token
@@ -80,7 +80,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.Logger = slog.Default()
 	}
 	return &Service{store: cfg.Store, clock: cfg.Clock, root: cfg.Root, iam: cfg.IAM, log: cfg.Logger,
-		sealKeys: store.Define[sealKey](cfg.Store, "sts/seal-key", 1), sessions: map[[32]byte]*live{}}, nil
+		sealKeys: store.Define[sealKey](cfg.Store, "sts/seal-key", 1), sessions: map[[32]byte]*live{}, idps: newKeySets(cfg.Clock.Now)}, nil
 }
 
 // Credential checks a temporary access key (ASIA…) and its token:
