@@ -98,6 +98,7 @@ func TestQueryProtocol(t *testing.T) {
 		{"Action=DescribeVolumes&Filter.1.Name=size&Filter.1.Value.1=1&Filter.1.Foo=2", 400, "The parameter Filter.1.Foo is not recognized"},
 		{"Action=CreateTags&Tag.1.Key=a", 400, "<Code>MissingParameter</Code><Message>The request must contain the parameter resourceIdSet</Message>"},
 		{"Action=CreateTags&ResourceId.1=" + *v.VolumeId, 400, "<Code>MissingParameter</Code><Message>The request must contain the parameter tagSet</Message>"},
+		{"Action=CopySnapshot&SourceRegion=us-east-1&SourceSnapshotId=snap-1&DestinationRegion=us-east-1", 400, "<Code>InvalidSnapshotID.Malformed</Code>"},
 		{"Action=DescribeVolumes&" + url.QueryEscape("VolumeId.1") + "=" + *v.VolumeId, 200, "<volumeId>" + *v.VolumeId},
 	} {
 		if status, body := e.query(c.form); status != c.status || !strings.Contains(body, c.text) {

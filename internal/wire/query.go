@@ -79,10 +79,11 @@ func parseForm(root *node, form string, count *int) error {
 	return nil
 }
 
-// commonParams are parameters of every request, members of none.
+// commonParam tells parameters that are members of no input: those of every request, and the Region that boto3 and the AWS
+// CLI add to a CopySnapshot by themselves, which means something in its presigned URL only (EC2 API Reference, CopySnapshot).
 func commonParam(name string) bool {
 	switch name {
-	case "Action", "Version", "AWSAccessKeyId", "Signature", "SignatureMethod", "SignatureVersion", "SecurityToken", "Timestamp", "Expires":
+	case "Action", "Version", "AWSAccessKeyId", "Signature", "SignatureMethod", "SignatureVersion", "SecurityToken", "Timestamp", "Expires", "DestinationRegion":
 		return true
 	}
 	return strings.HasPrefix(name, "X-Amz-")
