@@ -7,6 +7,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/sealdesk/sealdesk/internal/api"
+	"github.com/sealdesk/sealdesk/internal/policy"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -42,7 +43,7 @@ func errForeignKey(c *api.Call) error {
 	if c.Record != nil {
 		action = c.Record.EventName
 	}
-	return errAccessDenied("User: %s is not authorized to perform: kms:%s on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access", c.Principal.ARN, action)
+	return errAccessDenied("User: %s is not authorized to perform: kms:%s%s", c.Principal.ARN, action, policy.ForeignKey)
 }
 
 func errNotFound(format string, a ...any) error {

@@ -61,6 +61,9 @@ func (x Explanation) String() string {
 	return b.String()
 }
 
+// ForeignKey ends the refusal of a KMS key of another account, which does not tell whether there is such a key.
+const ForeignKey = " on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access"
+
 // Message is the sentence that AWS answers to a caller who is refused; for an
 // allowed request it says so.
 //
@@ -85,7 +88,7 @@ func Message(r *Request, l *Layers, d *Decision) string {
 	}
 	b.WriteString(r.Action)
 	if d.Effect != Allow && d.Layer == LayerResource && l.Mode == ModeKMS && d.Cross {
-		b.WriteString(" on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access")
+		b.WriteString(ForeignKey)
 		return b.String()
 	}
 	if r.Resource != "" {
