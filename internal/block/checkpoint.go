@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 )
 
 // sideHead is an open end of the side segments: map pages and moved blocks, which are found through the map and never
@@ -147,10 +148,9 @@ func (v *Volume) Checkpoint() error {
 func (v *Volume) complete(c *captured, flags uint16) error {
 	err := v.writeSide(c.pages)
 	for _, w := range c.pages {
-		if len(v.pageBufs) < keptPageBufs {
-			v.pageBufs = append(v.pageBufs, w.buf)
-		}
+		pageBufs.Put((*pageBuf)(w.buf[:cap(w.buf)]))
 	}
+	c.pages = nil
 	if err != nil {
 		return v.failNow("write map pages", err)
 	}
@@ -312,7 +312,7 @@ func (v *Volume) sealPages(runs []sideRun) []sideWrite {
 			if r < 0 || g.nblocks == runs[r].blocks {
 				finish()
 				r++
-				buf = v.pageBuf(int(1+runs[r].blocks)*BlockSize + tagLen)
+				buf = pageBufs.Get().(*pageBuf)[:]
 				g = group{flags: groupSide, seg: runs[r].seg.id, slot: runs[r].slot, epoch: v.cur.num, ctr: v.descCtr}
 				v.descCtr++
 			}
@@ -346,20 +346,10 @@ func (v *Volume) sealPages(runs []sideRun) []sideWrite {
 	return ws
 }
 
-// keptPageBufs is how many buffers of a checkpoint are kept for the next: 2 MiB of pages, those of 250 MiB of volume.
-const keptPageBufs = 4
+// pageBuf has room for a group of sealed pages, with its descriptor and one tag.
+type pageBuf [(1+groupBlocks)*BlockSize + tagLen]byte
 
-// pageBuf is a buffer of n bytes, with anything in it. Caller holds ckptMu.
-func (v *Volume) pageBuf(n int) []byte {
-	if k := len(v.pageBufs) - 1; k >= 0 {
-		b := v.pageBufs[k]
-		v.pageBufs = v.pageBufs[:k]
-		if cap(b) >= n {
-			return b[:n]
-		}
-	}
-	return make([]byte, n)
-}
+var pageBufs = sync.Pool{New: func() any { return new(pageBuf) }}
 
 // entryOf is the entry that refers to a page: in its parent, or the root entry.
 func (v *Volume) entryOf(n *node) *entry {

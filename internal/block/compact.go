@@ -11,9 +11,9 @@ import (
 // then makes the new places durable and removes the old segments.
 
 // Compaction keeps a volume that is overwritten for ever within 1.5 times what is alive in it (and a few segments). Writers are
-// slowed down, never refused, when dead space grows faster than that gives it back: from where compaction begins a written block
-// costs its writer the more the closer dead space comes to its limit; there as long as compaction takes to free a block, so that
-// both go on at an even pace.
+// slowed down, never refused, when dead space grows faster than that gives it back: from halfway between where compaction begins and the
+// limit a written block costs its writer the more the closer dead space comes to its limit; there as long as compaction takes to free a
+// block, so that both go on at an even pace.
 //
 // What is written for one block that is overwritten at random: the block, 1.01 to 1.03 with its share of a descriptor;
 // u/(1-u) moved ones, where u is how much is alive in the emptiest segment, 0.45 to 0.5 for what is alive in 1.4 times its space;
@@ -93,7 +93,7 @@ func (v *Volume) wait(d time.Duration) {
 
 // Compact does now what the background would do over time.
 func (v *Volume) Compact() {
-	v.compact()
+	v.compact(nil)
 	v.mu.RLock()
 	some := v.moved > 0
 	v.mu.RUnlock()
@@ -102,9 +102,9 @@ func (v *Volume) Compact() {
 	}
 }
 
-// compact works until there is little enough dead space, or the volume stops. What it moved away is given back by a
-// checkpoint: by its own once that is worth it, else by the next.
-func (v *Volume) compact() {
+// compact works until there is little enough dead space, the volume stops, or something comes from due while nobody waits for it.
+// What it moved away is given back by a checkpoint: by its own once that is worth it, else by the next.
+func (v *Volume) compact(due <-chan struct{}) {
 	if v.opt.CompactBytesPerSecond < 0 {
 		return
 	}
@@ -151,7 +151,7 @@ func (v *Volume) compact() {
 		select {
 		case <-v.stop:
 			return
-		case <-v.kick: // something is due, perhaps this
+		case <-due: // perhaps this
 			v.wake()
 			return
 		case <-time.After(max(pause, 0)):
@@ -196,6 +196,7 @@ type mover struct {
 	scratch []byte
 }
 
+// movers are shared by all volumes: what is in them is sealed, or was in a descriptor.
 var movers = sync.Pool{New: func() any {
 	const group = groupBlocks * BlockSize
 	return &mover{in: make([]byte, BlockSize+group+tagLen), out: make([]byte, BlockSize, BlockSize+2*group), scratch: make([]byte, 0, BlockSize)}

@@ -3,7 +3,6 @@ package block
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -60,24 +59,42 @@ const (
 	macLen    = 32
 )
 
-// derive is HKDF-SHA256(dek, salt, label ‖ id ‖ n) to 32 bytes.
-func derive(dek *secret.Bytes, salt []byte, label string, id volID, n uint32) ([]byte, error) {
-	info := make([]byte, 0, len(label)+20)
+// derive is HKDF-SHA256(dek, salt, label ‖ id ‖ n) to 32 bytes (RFC 5869). The caller overwrites them.
+func derive(dek *secret.Bytes, salt []byte, label string, id volID, n uint32) []byte {
+	info := make([]byte, 0, len(label)+21)
 	info = append(info, label...)
 	info = append(info, id[:]...)
 	info = binary.LittleEndian.AppendUint32(info, n)
-	return hkdf.Key(sha256.New, dek.Expose(), salt, string(info), 32)
+	prk := hmacSHA256(salt, dek.Expose())
+	key := hmacSHA256(prk[:], append(info, 1))
+	clear(prk[:])
+	return key[:]
 }
 
-func manifestMAC(dek *secret.Bytes, id volID, b []byte) ([macLen]byte, error) {
-	k, err := derive(dek, nil, labelManifest, id, 0)
-	if err != nil {
-		return [macLen]byte{}, err
+// hmacSHA256 is RFC 2104 with a key of at most 64 bytes, for a message of at most 128. Package hmac, and hkdf above it, leave copies
+// of keys behind in memory that nobody can erase; here they are on the stack.
+func hmacSHA256(key, msg []byte) [sha256.Size]byte {
+	var b [sha256.BlockSize + 128]byte
+	defer clear(b[:])
+	pad := func(with byte) []byte {
+		for i := range sha256.BlockSize {
+			b[i] = with
+		}
+		for i, k := range key {
+			b[i] ^= k
+		}
+		return b[:sha256.BlockSize]
 	}
+	inner := sha256.Sum256(append(pad(0x36), msg...))
+	return sha256.Sum256(append(pad(0x5c), inner[:]...))
+}
+
+func manifestMAC(dek *secret.Bytes, id volID, b []byte) [macLen]byte {
+	k := derive(dek, nil, labelManifest, id, 0)
 	defer secret.Zero(k)
 	m := hmac.New(sha256.New, k)
 	m.Write(b)
-	return [macLen]byte(m.Sum(nil)), nil
+	return [macLen]byte(m.Sum(nil))
 }
 
 // epoch is one set of keys: drawn at every attach, and again when a counter nears its end.
@@ -102,10 +119,8 @@ func (e *epoch) open(s Suite, dek *secret.Bytes) error {
 		label string
 		dst   *cipher.AEAD
 	}{{labelData, &e.data}, {labelPage, &e.page}, {labelDesc, &e.desc}} {
-		key, err := derive(dek, e.salt[:], k.label, e.origin, e.num)
-		if err != nil {
-			return fmt.Errorf("derive epoch %d: %w", e.num, err)
-		}
+		key := derive(dek, e.salt[:], k.label, e.origin, e.num)
+		var err error
 		*k.dst, err = s.NewAEAD(key)
 		secret.Zero(key)
 		if err != nil {
@@ -144,10 +159,7 @@ func wrapKey(dek *secret.Bytes, self volID, id uint32, origin volID, key *secret
 
 // aead's key is used for one message only (the salt is fresh), so the nonce is zero.
 func (w *wrapped) aead(dek *secret.Bytes, self volID) (cipher.AEAD, error) {
-	k, err := derive(dek, w.salt[:], labelKeyring, self, w.id)
-	if err != nil {
-		return nil, err
-	}
+	k := derive(dek, w.salt[:], labelKeyring, self, w.id)
 	defer secret.Zero(k)
 	return gcmSuite{}.NewAEAD(k)
 }

@@ -16,9 +16,9 @@ type head struct {
 	group uint64   // number of the next group
 	prev  [tagLen]byte
 
-	asked  uint32 // slot at the last flush
-	began  time.Time
-	zeroed uint32 // something was written up to this slot, zeros or by the file's former segment
+	asked  uint32    // slot at the last flush
+	began  time.Time // when seg was
+	zeroed uint32    // something was written up to this slot, zeros or by the file's former segment
 
 	buf     []byte // descriptor, data blocks, room for one tag
 	entries []groupEntry
@@ -597,7 +597,6 @@ func (v *Volume) background(timed bool) {
 		return
 	}
 	if timed && !need {
-		v.files.unprepare(true)
 		if err := v.files.shrink(0); err != nil { // nobody writes
 			v.log.Warn("dead segments stay until the next open", "err", err)
 		}
@@ -608,5 +607,5 @@ func (v *Volume) background(timed bool) {
 			return
 		}
 	}
-	v.compact()
+	v.compact(v.kick)
 }

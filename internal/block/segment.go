@@ -42,6 +42,7 @@ type segFiles struct {
 		id    uint64
 		f     File // of segment id, nil: not made yet
 		stale uint32
+		last  uint64 // segment of the log that was created last
 		free  []freeFile
 	}
 }
@@ -118,6 +119,9 @@ func (c *segFiles) create(s *segment, size int64) error {
 	c.ahead.Lock()
 	f, stale := c.ahead.f, c.ahead.stale
 	var err error
+	if s.kind == groupLog {
+		c.ahead.last = s.id
+	}
 	if f != nil && c.ahead.id == s.id {
 		c.ahead.f = nil
 	} else {
@@ -213,7 +217,7 @@ func (c *segFiles) shrink(n int) error {
 func (c *segFiles) prepare(id uint64, size int64) {
 	c.ahead.Lock()
 	defer c.ahead.Unlock()
-	if c.ahead.f != nil {
+	if c.ahead.f != nil || id <= c.ahead.last { // or the log was quicker
 		return
 	}
 	if f, stale, err := c.make(id, size); err == nil {

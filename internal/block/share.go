@@ -377,9 +377,7 @@ func (r *Remote) snapshot(id string, m *manifest, key *secret.Bytes) (_ Anchor, 
 		return Anchor{}, fmt.Errorf("%w: %w", ErrStoreBehind, r.Lag())
 	}
 	b := m.encode()
-	if m.mac, err = manifestMAC(key, m.vol, b); err != nil {
-		return Anchor{}, err
-	}
+	m.mac = manifestMAC(key, m.vol, b)
 	g := &generation{manifest: append(b, m.mac[:]...), owner: r.owner, objects: abroad(r.known(), r.ID)}
 	ctx, cancel := r.context()
 	defer cancel()
@@ -630,11 +628,7 @@ func authenticate(b []byte, key *secret.Bytes) (*manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	mac, err := manifestMAC(key, m.vol, covered)
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(mac[:], m.mac[:]) {
+	if mac := manifestMAC(key, m.vol, covered); !bytes.Equal(mac[:], m.mac[:]) {
 		return nil, errors.Join(errors.New("the manifest does not authenticate under this key"), ErrKey, ErrCorrupt)
 	}
 	return m, nil

@@ -198,8 +198,7 @@ type Volume struct {
 	owed    atomic.Int64 // ns that writers have to wait yet
 	ckpted  uint64       // log group up to which a durable manifest reaches; guarded by ckptMu
 
-	ckptMu   sync.Mutex
-	pageBufs [][]byte // for the pages of the next checkpoint; guarded by ckptMu
+	ckptMu sync.Mutex
 
 	bg    sync.WaitGroup
 	stop  chan struct{}
@@ -290,15 +289,11 @@ func Create(dir string, opt Options) (Anchor, error) {
 // writeManifest writes m into its slot and makes it durable.
 func writeManifest(fs FS, m *manifest, key *secret.Bytes) (Anchor, error) {
 	b := m.encode()
-	mac, err := manifestMAC(key, m.vol, b)
-	if err != nil {
+	m.mac = manifestMAC(key, m.vol, b)
+	if err := putManifest(fs, manifestNames[m.version%2], append(b, m.mac[:]...)); err != nil {
 		return Anchor{}, err
 	}
-	m.mac = mac
-	if err := putManifest(fs, manifestNames[m.version%2], append(b, mac[:]...)); err != nil {
-		return Anchor{}, err
-	}
-	return Anchor{Version: m.version, Tag: mac}, nil
+	return Anchor{Version: m.version, Tag: m.mac}, nil
 }
 
 func putManifest(fs FS, name string, b []byte) error {

@@ -69,10 +69,14 @@ func TestKeyIsWiped(t *testing.T) {
 	const mask = 0xa5
 	dir := t.TempDir()
 	key := secret.Random(64)
-	masked := make([]byte, 32)
-	for i := range masked {
-		masked[i] = key.Expose()[i] ^ mask
+	hide := func(k []byte) []byte {
+		masked := make([]byte, 32)
+		for i := range masked {
+			masked[i] = k[i] ^ mask
+		}
+		return masked
 	}
+	masked := hide(key.Expose())
 	create(t, dir, Options{Key: key})
 	v, err := Open(dir, Options{Key: key})
 	if err != nil {
@@ -83,15 +87,26 @@ func TestKeyIsWiped(t *testing.T) {
 	if found := findInMemory(t, masked, mask); len(found) == 0 {
 		t.Fatal("the search does not even find the key of an open volume")
 	}
+	blockKey := derive(v.key, v.cur.salt[:], labelData, v.cur.origin, v.cur.num)
+	maskedBlock := hide(blockKey)
+	secret.Zero(blockKey)
+	if found := findInMemory(t, maskedBlock, mask); len(found) == 0 {
+		t.Fatal("the search does not even find the block key of an open volume")
+	}
 	aead := v.cur.data
 	var nonce [12]byte
-	before := aead.Seal(nil, nonce[:], nonce[:], nil)
+	var aad [32]byte
+	// The second is of the shape of a volume's blocks, which may have another cipher.
+	seal := func() []byte {
+		return append(aead.Seal(nil, nonce[:], nonce[:], nil), aead.Seal(make([]byte, 0, BlockSize+tagLen), nonce[:], zeros[:BlockSize], aad[:])...)
+	}
+	before := seal()
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
 	func() {
 		defer func() { _ = recover() }() // a wiped AEAD may refuse to work at all
-		if bytes.Equal(before, aead.Seal(nil, nonce[:], nonce[:], nil)) {
+		if after := seal(); bytes.Equal(before[:28], after[:28]) || bytes.Equal(before[28:], after[28:]) {
 			t.Error("the round keys of a closed volume still seal")
 		}
 	}()
@@ -99,5 +114,8 @@ func TestKeyIsWiped(t *testing.T) {
 	debug.FreeOSMemory()
 	if found := findInMemory(t, masked, mask); len(found) > 0 {
 		t.Errorf("the data key is still in memory at %s", strings.Join(found, "; "))
+	}
+	if found := findInMemory(t, maskedBlock, mask); len(found) > 0 {
+		t.Errorf("the block key is still in memory at %s", strings.Join(found, "; "))
 	}
 }

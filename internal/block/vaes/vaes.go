@@ -1,6 +1,6 @@
 // Package vaes seals and opens the volume engine's blocks with AES-256-GCM (NIST SP 800-38D) in the processor's wide AES and carry-less
 // multiplication instructions (VAES, VPCLMULQDQ, AVX-512), four AES blocks at a time. The standard library uses the narrow ones,
-// which take three times as long for 4 KiB.
+// which take twice as long for 4 KiB.
 //
 // Only the one shape that fills a volume is done here: BlockSize bytes under AADSize bytes of associated data. Anything else, and
 // everything where the processor lacks the instructions or FIPS 140-3 mode is on, is left to the standard library; the bytes are the same.
