@@ -65,17 +65,32 @@ func derive(dek *secret.Bytes, salt []byte, label string, id volID, n uint32) []
 	info = append(info, label...)
 	info = append(info, id[:]...)
 	info = binary.LittleEndian.AppendUint32(info, n)
+	key := make([]byte, sha256.Size)
+	burnStack(0) // it grows now, if it has to, and not with keys on it: what it grew out of is not erased
+	deriveInto(key, dek, salt, append(info, 1))
+	burnStack(0)
+	return key
+}
+
+//go:noinline
+func deriveInto(key []byte, dek *secret.Bytes, salt, info []byte) {
 	prk := hmacSHA256(salt, dek.Expose())
-	key := hmacSHA256(prk[:], append(info, 1))
-	clear(prk[:])
-	return key[:]
+	sum := hmacSHA256(prk[:], info)
+	copy(key, sum[:])
+}
+
+// burnStack overwrites what functions that returned have left on the stack, which is more than hashing needs.
+//
+//go:noinline
+func burnStack(i uint8) byte {
+	var b [4096]byte
+	return b[i]
 }
 
 // hmacSHA256 is RFC 2104 with a key of at most 64 bytes, for a message of at most 128. Package hmac, and hkdf above it, leave copies
-// of keys behind in memory that nobody can erase; here they are on the stack.
+// of keys behind in the heap that nobody can erase; here they are on the stack.
 func hmacSHA256(key, msg []byte) [sha256.Size]byte {
 	var b [sha256.BlockSize + 128]byte
-	defer clear(b[:])
 	pad := func(with byte) []byte {
 		for i := range sha256.BlockSize {
 			b[i] = with

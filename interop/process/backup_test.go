@@ -95,9 +95,12 @@ func TestBackupAndRestoreKilled(t *testing.T) {
 		must(restore(filepath.Join(work, fmt.Sprintf("a%d", i)), a))
 	}
 
-	from = time.Now()
-	must(restore(filepath.Join(work, "timed"), whole))
-	took = time.Since(from)
+	took = time.Hour
+	for i := range 3 { // the shortest: one that the machine held up would have the kills come too late
+		from = time.Now()
+		must(restore(filepath.Join(work, fmt.Sprintf("timed%d", i)), whole))
+		took = min(took, time.Since(from))
+	}
 	cut = 0
 	dir := ""
 	for i := range moments {
